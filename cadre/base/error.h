@@ -37,7 +37,8 @@ class FormatError : public UsageError {
   using UsageError::UsageError;
 };
 
-/// The operating system refused: missing file, no permission, full disk. Carries the system's reason.
+/// The operating system refused: missing file, no permission, full disk. Carries the system's
+/// reason.
 class IoError : public UsageError {
  public:
   using UsageError::UsageError;

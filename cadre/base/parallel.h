@@ -1,8 +1,8 @@
 #pragma once
 
-/// Data-parallel loops. They run on OpenMP's team, because oneDNN and LibTorch run on it too: a second
-/// pool would spin beside theirs and halve the speed of a small machine. Background work (reading,
-/// tokenising) belongs to ThreadPool instead.
+/// Data-parallel loops. They run on OpenMP's team, because oneDNN and LibTorch run on it too: a
+/// second pool would spin beside theirs and halve the speed of a small machine. Background work
+/// (reading, tokenising) belongs to ThreadPool instead.
 
 #include <cstdint>
 #include <functional>
@@ -20,8 +20,8 @@ void set_num_threads(int threads);
 /// already inside a parallel loop. The first exception of a body is rethrown after the loop.
 void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
 
-/// Calls body(task) for every task in [0, tasks), handed out one by one in order to whichever thread
-/// is free: for tasks of unequal cost (put the largest first). Same rules as parallel_for.
+/// Calls body(task) for every task in [0, tasks), handed out one by one in order to whichever
+/// thread is free: for tasks of unequal cost (put the largest first). Same rules as parallel_for.
 void parallel_tasks(int64_t tasks, const std::function<void(int64_t)>& body);
 
 }  // namespace cadre
