@@ -66,6 +66,17 @@ void sync_path(const fs::path& path) {
   sync(descriptor.get(), path);
 }
 
+/// Makes a folder's files and folders durable, itself last.
+void sync_tree(const fs::path& folder) {
+  std::error_code error;
+  for (const auto& entry : fs::recursive_directory_iterator(folder, error)) {
+    const fs::file_status status = entry.symlink_status(error);
+    if (fs::is_regular_file(status) || fs::is_directory(status)) sync_path(entry.path());
+  }
+  if (error) throw_io("read", folder, error.value());
+  sync_path(folder);
+}
+
 /// The folder that holds `path`; a plain name lies in the current one.
 fs::path folder_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
@@ -169,13 +180,15 @@ std::string_view MappedFile::text() const {
 const fs::path& MappedFile::path() const { return map_->path; }
 
 AtomicFile::AtomicFile(fs::path path) : path_(resolve(path)) {
-  const fs::file_status status = fs::status(path_);
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path_, ignored);
   if (fs::is_directory(status)) throw_io("write", path_, EISDIR);
   const bool replaces = !fs::exists(status) || fs::is_regular_file(status);
   if (replaces) {
     clean_up_after_the_dead(path_);
     temporary_ = beside(path_, kTemporary);
-    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+    descriptor_ =
+        ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
   } else {
     descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
   }
@@ -215,21 +228,17 @@ void AtomicFile::commit() {
 std::string read_file(const fs::path& path) {
   const Descriptor descriptor(open_to_read(path, 0));
   struct stat status;
-  std::string text;
-  if (::fstat(descriptor.get(), &status) == 0 && S_ISREG(status.st_mode)) {
-    text.reserve(static_cast<size_t>(status.st_size) + 1);
-  }
-  constexpr size_t kStep = size_t{1} << 20;
+  if (::fstat(descriptor.get(), &status) != 0) throw_io("read", path, errno);
+  // One byte more than there is, so that the read that finds the end needs no more room.
+  std::string text(static_cast<size_t>(status.st_size) + 1, '\0');
   size_t size = 0;
   while (true) {
-    text.resize(std::max(text.capacity(), size + kStep));
     const ssize_t got = ::read(descriptor.get(), text.data() + size, text.size() - size);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) throw_io("read", path, errno);
     if (got == 0) break;
     size += static_cast<size_t>(got);
-    if (size < text.size()) continue;
-    text.reserve(2 * size);
+    if (size == text.size()) text.resize(2 * size);
   }
   text.resize(size);
   return text;
@@ -242,8 +251,9 @@ void write_file(const fs::path& path, std::string_view text) {
 }
 
 AtomicFolder::AtomicFolder(fs::path path) : path_(resolve(path)) {
-  if (fs::exists(path_) && !fs::is_directory(path_)) throw_io("write folder", path_, ENOTDIR);
   std::error_code error;
+  const fs::file_status status = fs::status(path_, error);
+  if (fs::exists(status) && !fs::is_directory(status)) throw_io("write folder", path_, ENOTDIR);
   fs::create_directories(folder_of(path_), error);
   if (error) throw_io("write", path_, error.value());
   clean_up_after_the_dead(path_);
@@ -259,18 +269,15 @@ AtomicFolder::~AtomicFolder() {
 
 void AtomicFolder::commit() {
   if (committed_) throw Error("folder {} is committed twice", path_.string());
-  for (const auto& entry : fs::recursive_directory_iterator(staging_)) {
-    if (entry.is_regular_file() || entry.is_directory()) sync_path(entry.path());
-  }
-  sync_path(staging_);
-  if (fs::exists(path_)) {
+  sync_tree(staging_);
+  std::error_code ignored;
+  if (fs::exists(path_, ignored)) {
     exchange_folders(staging_, path_);
   } else if (::rename(staging_.c_str(), path_.c_str()) != 0) {
     throw_io("write", path_, errno);
   }
   committed_ = true;
   sync_path(folder_of(path_));
-  std::error_code ignored;
   fs::remove_all(staging_, ignored);
 }
 
