@@ -1,8 +1,8 @@
 #pragma once
 
-/// Moving tokens to experts and back. A routing is a list of pairs (token, expert, weight) stored by
-/// token (CSR: token t owns pairs [offsets[t], offsets[t + 1])); an expert may appear any number of
-/// times, a token may own no pair.
+/// Moving tokens to experts and back. A routing is a list of pairs (token, expert, weight) stored
+/// by token (CSR: token t owns pairs [offsets[t], offsets[t + 1])); an expert may appear any number
+/// of times, a token may own no pair.
 
 #include <cstdint>
 
@@ -17,9 +17,10 @@ void sort_by_expert(const int32_t* expert, int64_t pairs, int64_t experts, int64
 /// y[slot] = x[rows[slot]]: x [*, width], rows [slots], y [slots, width].
 void gather_rows(const float* x, const int64_t* rows, int64_t slots, int64_t width, float* y);
 
-/// Weighted combine without races: y[t] = sum over t's pairs of weight[pair] * x[slot_of_pair[pair]],
-/// in pair order (the same bits for any number of threads). A token without pairs gets zeros.
-/// token_offsets [tokens + 1], slot_of_pair [pairs], weight [pairs] (null = all ones), x [slots, width], y [tokens, width].
+/// Weighted combine without races: y[t] = sum over t's pairs of weight[pair] *
+/// x[slot_of_pair[pair]], in pair order (the same bits for any number of threads). A token without
+/// pairs gets zeros. token_offsets [tokens + 1], slot_of_pair [pairs], weight [pairs] (null = all
+/// ones), x [slots, width], y [tokens, width].
 void combine_rows(const float* x, const int64_t* token_offsets, const int64_t* slot_of_pair,
                   const float* weight, int64_t tokens, int64_t width, float* y);
 

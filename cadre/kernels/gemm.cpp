@@ -1,10 +1,12 @@
 #include "cadre/kernels/gemm.h"
 
 #include <oneapi/dnnl/dnnl.h>
+#include <oneapi/dnnl/dnnl_debug.h>
 
 #include <array>
 #include <bit>
 #include <cmath>
+#include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <vector>
 
@@ -106,9 +108,8 @@ void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const 
 }
 
 bool has_bf16() {
-  static const bool native =
-      (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) ==
-      dnnl_cpu_isa_avx512_core_bf16;
+  static const bool native = (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) ==
+                             dnnl_cpu_isa_avx512_core_bf16;
   return native;
 }
 
@@ -117,10 +118,8 @@ void gemm_bf16(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, const uint16_t
   if (m == 0 || n == 0) return;
   if (k == 0) return scale(m, n, beta, c, ldc);
   if (!has_bf16()) {
-    const std::vector<float> wide_a =
-        op_a == Op::kNone ? widen(a, m, k, lda) : widen(a, k, m, lda);
-    const std::vector<float> wide_b =
-        op_b == Op::kNone ? widen(b, k, n, ldb) : widen(b, n, k, ldb);
+    const std::vector<float> wide_a = op_a == Op::kNone ? widen(a, m, k, lda) : widen(a, k, m, lda);
+    const std::vector<float> wide_b = op_b == Op::kNone ? widen(b, k, n, ldb) : widen(b, n, k, ldb);
     gemm(op_a, op_b, m, n, k, 1, wide_a.data(), op_a == Op::kNone ? k : m, wide_b.data(),
          op_b == Op::kNone ? n : k, beta, c, ldc);
     return;
@@ -128,13 +127,12 @@ void gemm_bf16(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, const uint16_t
   using Type = dnnl::memory::data_type;
   const auto memory = [](Type type, Op op, int64_t rows, int64_t columns, const void* data,
                          int64_t ld) {
-    return dnnl::memory(matrix(type, op, rows, columns, ld), cpu_engine(),
-                        const_cast<void*>(data));
+    return dnnl::memory(matrix(type, op, rows, columns, ld), cpu_engine(), const_cast<void*>(data));
   };
   try {
-    bf16_product(op_a, op_b, beta).run(memory(Type::bf16, op_a, m, k, a, lda),
-                                       memory(Type::bf16, op_b, k, n, b, ldb),
-                                       memory(Type::f32, Op::kNone, m, n, c, ldc));
+    bf16_product(op_a, op_b, beta)
+        .run(memory(Type::bf16, op_a, m, k, a, lda), memory(Type::bf16, op_b, k, n, b, ldb),
+             memory(Type::f32, Op::kNone, m, n, c, ldc));
   } catch (const dnnl::error& error) {
     throw Error("gemm_bf16: oneDNN refused m={} n={} k={} lda={} ldb={} ldc={}: {}", m, n, k, lda,
                 ldb, ldc, error.what());

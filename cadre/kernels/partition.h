@@ -12,8 +12,8 @@ inline int64_t row_grain(int64_t width) {
   return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, width));
 }
 
-/// Fixed pieces of a sum over rows, chosen by the size alone, so that partial sums combined in order give
-/// the same bits for any number of threads.
+/// Fixed pieces of a sum over rows, chosen by the size alone, so that partial sums combined in
+/// order give the same bits for any number of threads.
 struct RowChunks {
   int64_t rows, size, count;
 

@@ -1,7 +1,8 @@
 #pragma once
 
-/// Memory that a kernel keeps between calls: held in a thread_local variable it is allocated once, so a
-/// steady state never enters the allocator (fresh pages of a few MB cost more than the products they serve).
+/// Memory that a kernel keeps between calls: held in a thread_local variable it is allocated once,
+/// so a steady state never enters the allocator (fresh pages of a few MB cost more than the
+/// products they serve).
 
 #include <cstdint>
 #include <cstdlib>
@@ -12,7 +13,8 @@ namespace cadre::kernels {
 
 class Scratch {
  public:
-  /// At least `count` floats, aligned to a cache line, uninitialised; the last call's content is gone.
+  /// At least `count` floats, aligned to a cache line, uninitialised; the last call's content is
+  /// gone.
   float* floats(int64_t count) {
     if (count > capacity_) {
       capacity_ = (count + 1023) / 1024 * 1024;

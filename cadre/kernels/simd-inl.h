@@ -63,7 +63,8 @@ HWY_INLINE float max_of(const float* HWY_RESTRICT x, int64_t n) {
 
 /// e^x within 2 ulp; 0 below -86.9, saturates above 88.3, NaN stays NaN. Half the cost of
 /// hwy/contrib/math's Exp, which turns NaN into 0 and so would hide a diverged run.
-/// Cody-Waite reduction to r in [-ln2/2, ln2/2], then the Taylor polynomial of degree 7 (rest < 6e-9).
+/// Cody-Waite reduction to r in [-ln2/2, ln2/2], then the Taylor polynomial of degree 7 (rest <
+/// 6e-9).
 template <class D, class V = hn::VFromD<D>>
 HWY_INLINE V fast_exp(D d, V x) {
   const hn::RebindToSigned<D> di;
