@@ -7,15 +7,17 @@
 #include <new>
 
 #include "cadre/base/error.h"
+#include "cadre/base/log.h"
+#include "cadre/base/terminal.h"
+#include "cadre/base/text.h"
 
 namespace cadre {
 namespace {
 
 int report(std::string_view verb, std::string_view message, int exit_code) {
-  // Outside the standard allocator's way: the message of bad_alloc must still come out.
   std::fflush(stdout);
-  std::fprintf(stderr, "cadre %.*s: %.*s\n", static_cast<int>(verb.size()), verb.data(),
-               static_cast<int>(message.size()), message.data());
+  clear_live_line(stderr);
+  print_line(stderr, fmt::format("cadre {}: {}", verb, one_line(message)));
   return exit_code;
 }
 
@@ -28,32 +30,19 @@ void flush_output() {
 
 }  // namespace
 
-std::string one_line(std::string_view message) {
-  std::string line;
-  for (const char c : message) {
-    const bool control = static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
-    if (!control) {
-      line += c;
-    } else if (!line.empty() && line.back() != ' ') {
-      line += ' ';
-    }
-  }
-  while (!line.empty() && line.back() == ' ') line.pop_back();
-  return line;
-}
-
 int run_main(std::string_view verb, const std::function<int()>& body) {
   try {
+    logger();  // a bad CADRE_LOG is reported before any work is done
     const int result = body();
     flush_output();
     return result;
   } catch (const Error& error) {
-    return report(verb, one_line(error.what()), error.exit_code());
+    return report(verb, error.what(), error.exit_code());
   } catch (const std::bad_alloc&) {
     return report(verb, "out of memory: use a smaller model or batch, or a bigger machine", 1);
   } catch (const std::exception& error) {
     const std::string_view message = error.what();
-    return report(verb, one_line(message.substr(0, message.find('\n'))), 1);
+    return report(verb, message.substr(0, message.find('\n')), 1);
   } catch (...) {
     return report(verb, "an unknown exception", 1);
   }

@@ -3,7 +3,6 @@
 /// The frame of every program's main(): exceptions become one line on stderr and an exit code.
 
 #include <functional>
-#include <string>
 #include <string_view>
 
 namespace cadre {
@@ -13,8 +12,4 @@ namespace cadre {
 /// message of a foreign exception is cut after its first line: LibTorch appends a back-trace).
 /// An output that could not be written (full disk behind a pipe) is an error, too.
 int run_main(std::string_view verb, const std::function<int()>& body);
-
-/// `message` on one line: every run of control characters becomes one space.
-std::string one_line(std::string_view message);
-
 }  // namespace cadre
