@@ -4,8 +4,9 @@
 
 namespace cadre {
 
-/// Rows of a table: ids [...] int64 in [0, V), weight [V, D]; returns [..., D]. The gradient is a dense [V, D]
-/// scatter-add in a fixed order (the same bits every run). Throws UsageError for an id outside the table.
+/// Rows of a table: ids [...] int64 in [0, V), weight [V, D]; returns [..., D]. The gradient is a
+/// dense [V, D] scatter-add in a fixed order (the same bits every run). Throws UsageError for an id
+/// outside the table.
 torch::Tensor embedding(const torch::Tensor& ids, const torch::Tensor& weight);
 
 /// Parameter: weight [vocabulary, hidden] ~ N(0, init_std^2).
