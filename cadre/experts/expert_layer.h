@@ -7,8 +7,10 @@
 #include <torch/torch.h>
 
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "cadre/experts/expert_ffn.h"
 #include "cadre/nn/feed_forward.h"
 #include "cadre/objectives/routing_objective.h"
 #include "cadre/routing/router.h"
@@ -16,36 +18,35 @@
 
 namespace cadre {
 
-/// All experts' SwiGLU as one differentiable grouped computation with dispatch and combine:
-/// x [T, D], routing over E experts, w_gate and w_up [E, H, D], w_down [E, D, H]; returns [T, D].
-/// Gradients reach x, the three weights and routing.weight.
-torch::Tensor expert_ffn(const torch::Tensor& x, const Routing& routing, const torch::Tensor& w_gate,
-                         const torch::Tensor& w_up, const torch::Tensor& w_down);
-
 struct ExpertLayerOptions {
-  int64_t hidden;            ///< D
-  int64_t inner;             ///< H of one routed expert
-  int64_t experts;           ///< E, at least 1
-  int64_t shared_inner = 0;  ///< inner width of the shared expert(s) fused into one SwiGLU; 0 = none
-  TopK router = {};          ///< used unless a router object is handed over
+  int64_t hidden;   ///< D
+  int64_t inner;    ///< H of one routed expert
+  int64_t experts;  ///< E, at least 1
+  int64_t shared_inner =
+      0;             ///< inner width of the shared expert(s), fused into one SwiGLU; 0 = none
+  TopK router = {};  ///< used unless a router object is handed over
   std::vector<RoutingObjective> objectives = {};
   double init_std = 0.02;
 };
 
-/// Modules: gate (the router), shared_experts. Parameters: gate_proj, up_proj [E, H, D], down_proj [E, D, H]
-/// (stacked; a checkpoint stores them per expert under its architecture's names).
+/// Modules: gate (the router), shared_experts. Parameters: gate_proj, up_proj [E, H, D], down_proj
+/// [E, D, H] ~ N(0, init_std^2) (stacked; a checkpoint stores them per expert under its
+/// architecture's names).
 class ExpertLayer : public TokenLayer {
  public:
+  /// Throws UsageError for sizes below 1 or a router of another number of experts.
   explicit ExpertLayer(const ExpertLayerOptions& options, std::shared_ptr<Router> router = nullptr);
 
+  /// Reads and writes context.router_state. In training with gradients, also adds the objectives to
+  /// context.aux, each times its coefficient, named like "balance/layer3", and counts the load.
   torch::Tensor forward(const torch::Tensor& hidden, LayerContext& context) override;
 
-  /// Statistics of the last forward pass; with a gradient-free copy of the decision when `keep_routing` is set.
-  const RoutingStats& stats() const { return stats_; }
+  /// The decision of the last forward pass, without gradients.
   const Routing& last_routing() const { return last_routing_; }
-  enum class Keep { kStats, kRouting };
-  void keep(Keep what) { keep_ = what; }
-  /// Pairs per expert [E] since the last call, then reset: what after_step() of the router wants.
+  /// Its statistics, computed when first asked for. Throws UsageError before any forward pass.
+  const RoutingStats& stats() const;
+  /// Pairs per expert [E] int64 in training since the last call, then reset: what after_step() of
+  /// the router wants.
   torch::Tensor take_load();
 
   RoutingKnobs knobs;  ///< overrides for serving and sweeps
@@ -55,10 +56,12 @@ class ExpertLayer : public TokenLayer {
   torch::Tensor gate_proj, up_proj, down_proj;
 
  private:
+  RouteInput route_input(const torch::Tensor& hidden, const LayerContext& context) const;
+  void add_objectives(const Routing& routing, const RouteInput& input, LayerContext& context);
+
   ExpertLayerOptions options_;
-  Keep keep_ = Keep::kStats;
-  RoutingStats stats_;
   Routing last_routing_;
+  mutable std::optional<RoutingStats> stats_;
   torch::Tensor load_;
 };
 

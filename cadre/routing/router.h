@@ -26,11 +26,12 @@ struct RoutingKnobs {
 struct RouteInput {
   torch::Tensor hidden;     ///< [T, D]
   torch::Tensor token_ids;  ///< [T] int64; undefined when there are none
-  torch::Tensor sequence;   ///< [T] int64: the sequence each token belongs to; undefined = one sequence
-  torch::Tensor padding;    ///< [T] bool, true = padding; undefined = none
-  torch::Tensor state;      ///< [T, p] from the layer before; undefined = none
+  torch::Tensor
+      sequence;  ///< [T] int64: the sequence each token belongs to; undefined = one sequence
+  torch::Tensor padding;  ///< [T] bool, true = padding; undefined = none
+  torch::Tensor state;    ///< [T, p] from the layer before; undefined = none
   int64_t layer = 0, step = 0, total_steps = 0;
-  uint64_t seed = 0;        ///< with (step, layer) keys whatever a router draws
+  uint64_t seed = 0;  ///< with (step, layer) keys whatever a router draws
   RouteMode mode = RouteMode::kEval;
   RoutingKnobs knobs;
 };
@@ -44,7 +45,8 @@ class Router : public torch::nn::Module {
   virtual bool causal() const { return true; }
   /// A token's routing does not depend on what else is in the batch.
   virtual bool batch_invariant() const { return true; }
-  /// Called once after each optimiser step with the pairs per expert [E] of that step (all micro-batches), for routers that adapt without gradients.
+  /// Called once after each optimiser step with the pairs per expert [E] of that step (all
+  /// micro-batches), for routers that adapt without gradients.
   virtual void after_step(const torch::Tensor& /*load*/) {}
 };
 
