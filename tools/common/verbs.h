@@ -1,0 +1,38 @@
+#pragma once
+
+/// The one list of what `cadre` can do: `cadre --help`, the man page and the completion are made of
+/// it.
+
+#include <array>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace cadre {
+
+struct Verb {
+  std::string_view name;
+  std::string_view help;  ///< one line
+};
+
+inline constexpr std::array kVerbs = {
+    Verb{"quickstart", "train an expert model beside its dense twin, show who does what, generate"},
+    Verb{"train", "train or fine-tune one language model on text in domains"},
+    Verb{"eval", "measure a checkpoint's validation loss on each domain"},
+    Verb{"generate", "continue a prompt"},
+    Verb{"inspect", "show a checkpoint's architecture, parameters and tensors"},
+    Verb{"routes", "show which experts work on which domain"},
+    Verb{"tokenizer", "train a byte-level BPE tokenizer, encode and decode"},
+};
+
+/// The verb of that name. Throws UsageError that names the nearest one.
+const Verb& verb_named(std::string_view name);
+
+/// The candidate with the smallest edit distance to `word`; empty when all are further than half
+/// its length.
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+
+/// ": did you mean X?", or nothing when no candidate is near.
+std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates);
+
+}  // namespace cadre
