@@ -164,7 +164,7 @@ void write_plot(const LineChart& chart, const fs::path& path) {
   check(chart);
   std::string script = terminal_command(path, 900, 560);
   script += labels(chart.title, chart.x_label, chart.y_label);
-  script += "set grid lc rgb '#dddddd'\nset key top right\nset border 3\nset tics nomirror\n";
+  script += "set grid lt 1 lc rgb '#e4e4e4'\nset key top right\nset border 3\nset tics nomirror\n";
   if (chart.x_scale == Scale::kLogarithmic) script += "set logscale x\n";
   if (chart.y_scale == Scale::kLogarithmic) script += "set logscale y\n";
   std::string plots;
