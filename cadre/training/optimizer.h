@@ -4,9 +4,9 @@
 
 #include <torch/torch.h>
 
-#include <string>
-#include <utility>
 #include <vector>
+
+#include "cadre/training/tensor_file.h"
 
 namespace cadre {
 
@@ -18,19 +18,24 @@ struct AdamWOptions {
 
 class AdamW {
  public:
-  AdamW(std::vector<std::pair<std::string, torch::Tensor>> parameters, const AdamWOptions& options);
+  /// Dense fp32 parameters under their names. Throws UsageError for options out of range.
+  AdamW(NamedTensors parameters, const AdamWOptions& options);
 
-  /// One update from the parameters' gradients times grad_scale (1 / accumulated micro-batches), which
-  /// are freed. Returns the gradient norm before clipping. Throws Error naming the tensor when a gradient is not finite; nothing is updated then.
+  /// One update from the parameters' gradients times grad_scale (1 / accumulated micro-batches),
+  /// which are freed. Returns the gradient norm before clipping. Throws Error naming the tensor
+  /// when a gradient is not finite; nothing is updated then.
   double step(double lr, double grad_scale = 1.0);
 
   int64_t steps() const { return steps_; }
-  /// Moments under "exp_avg.NAME" and "exp_avg_sq.NAME", for checkpoints; restore() takes the same and the step count.
-  std::vector<std::pair<std::string, torch::Tensor>> state() const;
-  void restore(int64_t steps, const std::vector<std::pair<std::string, torch::Tensor>>& state);
+  /// Moments under "exp_avg.NAME" and "exp_avg_sq.NAME", for checkpoints: not copies. To resume,
+  /// fill them and say how many steps they have seen.
+  NamedTensors state() const;
+  void resume_at(int64_t steps) { steps_ = steps; }
 
  private:
-  std::vector<std::pair<std::string, torch::Tensor>> parameters_;
+  double gradient_norm(double grad_scale) const;
+
+  NamedTensors parameters_;
   std::vector<torch::Tensor> exp_avg_, exp_avg_sq_;
   AdamWOptions options_;
   int64_t steps_ = 0;

@@ -16,8 +16,9 @@ struct LayerRoutes {
   int64_t layer = 0;
   /// share[d][e]: share of domain d's pairs that expert e takes; each row sums to 1.
   std::vector<std::vector<double>> share;
-  std::vector<double> entropy;   ///< mean router entropy per domain, nats
-  /// Mean over domain pairs of the total-variation distance of their rows, 0 (all alike) to 1 (no common expert).
+  std::vector<double> entropy;  ///< mean router entropy per domain, nats
+  /// Mean over domain pairs of the total-variation distance of their rows, 0 (all alike) to 1 (no
+  /// common expert).
   double specialization = 0;
 };
 
@@ -27,7 +28,8 @@ struct RoutesReport {
   std::vector<LayerRoutes> layers;
 };
 
-/// Runs at most `max_sequences` sequences of each domain's tokens through the model. Throws UsageError for a model without expert layers.
+/// Runs each domain's batches (validation_batches() makes them) through the model, without
+/// gradient. Throws UsageError for a model without expert layers, or a domain without batches.
 RoutesReport collect_routes(LanguageModel& model, const std::vector<std::string>& names,
                             const std::vector<std::vector<TokenBatch>>& batches);
 
