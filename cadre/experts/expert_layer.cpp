@@ -70,6 +70,12 @@ void ExpertLayer::add_objectives(const Routing& routing, const RouteInput& input
   }
 }
 
+void ExpertLayer::remember(const Routing& routing) {
+  last_routing_ = routing.detach();
+  stats_.reset();
+  if (is_training()) load_ += routing.load();
+}
+
 torch::Tensor ExpertLayer::forward(const torch::Tensor& hidden, LayerContext& context) {
   if (hidden.dim() != 3 || hidden.size(2) != options_.hidden) {
     throw UsageError("expert layer {}: hidden states must be [batch, tokens, {}]", context.layer,
@@ -78,12 +84,8 @@ torch::Tensor ExpertLayer::forward(const torch::Tensor& hidden, LayerContext& co
   const RouteInput input = route_input(hidden, context);
   const Routing routing = gate->route(input);
   context.router_state = routing.state;
-  last_routing_ = routing.detach();
-  stats_.reset();
-  if (is_training() && torch::GradMode::is_enabled()) {
-    load_ += routing.load();
-    add_objectives(routing, input, context);
-  }
+  if (context.pass == Pass::kForward) remember(routing);
+  if (is_training()) add_objectives(routing, input, context);
   auto y = expert_ffn(input.hidden, routing, gate_proj, up_proj, down_proj).view(hidden.sizes());
   return shared_experts ? y + shared_experts->forward(hidden) : y;
 }

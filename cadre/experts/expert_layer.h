@@ -37,7 +37,7 @@ class ExpertLayer : public TokenLayer {
   /// Throws UsageError for sizes below 1 or a router of another number of experts.
   explicit ExpertLayer(const ExpertLayerOptions& options, std::shared_ptr<Router> router = nullptr);
 
-  /// Reads and writes context.router_state. In training with gradients, also adds the objectives to
+  /// Reads and writes context.router_state. In training mode, also adds the objectives to
   /// context.aux, each times its coefficient, named like "balance/layer3", and counts the load.
   torch::Tensor forward(const torch::Tensor& hidden, LayerContext& context) override;
 
@@ -57,6 +57,7 @@ class ExpertLayer : public TokenLayer {
 
  private:
   RouteInput route_input(const torch::Tensor& hidden, const LayerContext& context) const;
+  void remember(const Routing& routing);
   void add_objectives(const Routing& routing, const RouteInput& input, LayerContext& context);
 
   ExpertLayerOptions options_;

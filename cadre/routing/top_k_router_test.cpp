@@ -57,6 +57,7 @@ struct Variant {
   int64_t experts;
   TopK options;
 };
+void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; }
 
 std::vector<Variant> variants() {
   return {
