@@ -15,7 +15,7 @@ install(EXPORT cadreTargets NAMESPACE cadre:: DESTINATION ${package_dir} COMPONE
 foreach(room ${CADRE_ROOM_NAMES})
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/cadre/${room}
           DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/cadre COMPONENT development
-          FILES_MATCHING PATTERN "*.h" PATTERN "test_*" EXCLUDE)
+          FILES_MATCHING PATTERN "*.h" PATTERN "test_*" EXCLUDE PATTERN "*_test_*" EXCLUDE)
 endforeach()
 
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/cadreConfig.cmake.in
