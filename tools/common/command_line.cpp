@@ -48,7 +48,7 @@ Json describe_option(const CLI::Option& option) {
           {"group", option.get_group()},
           {"help", option.get_description()},
           {"type", option.get_expected_min() == 0 ? "" : option.get_type_name()},
-          {"default", option.get_default_str()},
+          {"default", option.get_expected_min() == 0 ? "" : option.get_default_str()},
           {"required", option.get_required()}};
 }
 
@@ -111,6 +111,17 @@ std::optional<int> CommandLine::parse(int argc, char** argv) {
 
 std::string CommandLine::resolved_toml() const {
   return TomlConfig(app_).to_config(&app_, true, false, "");
+}
+
+std::map<std::string, std::string> CommandLine::values(const std::string& group) const {
+  std::map<std::string, std::string> values;
+  for (const auto* option : app_.get_options()) {
+    if (option->get_group() != group || option->get_lnames().empty()) continue;
+    values[option->get_lnames().front()] =
+        option->empty() ? option->get_default_str()
+                        : fmt::format("{}", fmt::join(option->results(), ","));
+  }
+  return values;
 }
 
 }  // namespace cadre

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -26,7 +27,7 @@ class CommandLine {
   }
   CLI::Option* add_flag(const std::string& group, const std::string& names, bool& target,
                         const std::string& help) {
-    return app_.add_flag(names, target, help)->group(group);
+    return app_.add_flag(names, target, help)->group(group)->default_str(target ? "true" : "false");
   }
   /// --config FILE.toml
   void accept_config_file();
@@ -37,6 +38,8 @@ class CommandLine {
 
   /// Every option of every group with its value in force, as the TOML file that --config reads.
   std::string resolved_toml() const;
+  /// The values in force of a group's options by name, as text.
+  std::map<std::string, std::string> values(const std::string& group) const;
 
  private:
   CLI::App app_;

@@ -15,6 +15,7 @@
 #include "cadre/formats/file.h"
 #include "cadre/formats/json.h"
 #include "cadre/formats/token_file.h"
+#include "tools/common/json_text.h"
 
 namespace cadre {
 namespace {
@@ -213,17 +214,6 @@ void prepare_anew(const fs::path& folder, const PreparationOptions& options,
   for (const auto& domain : domains) check_length(domain, length);
   write_manifest(target.staging(), options_json(options, sources), text, domains);
   target.commit();
-}
-
-/// The first option of `wanted` that the prepared data has otherwise, as "--vocabulary 4096, now
-/// 8192"; empty when none.
-std::string first_difference(const Json& prepared, const Json& wanted) {
-  for (const auto& [name, value] : wanted.items()) {
-    if (prepared.contains(name) && prepared[name] == value) continue;
-    return fmt::format("--{} {}, now {}", name,
-                       prepared.contains(name) ? prepared[name].dump() : "?", value.dump());
-  }
-  return "";
 }
 
 bool usable(const fs::path& folder, const Json& options, const Json& text, ChangedText changed) {
