@@ -135,10 +135,10 @@ HeldOutSplit split_held_out(std::span<const std::string> documents, int64_t bloc
       const bool held_out = block % every == every - 1;
       // The next block where the other part begins.
       const int64_t next = held_out ? block + 1 : block / every * every + every - 1;
-      const size_t target = static_cast<size_t>(next * block_bytes - position);
-      size_t end = utf8_boundary(text, target);
+      const size_t cut = std::min(static_cast<size_t>(next * block_bytes - position), text.size());
+      size_t end = utf8_boundary(text, cut);
       // A character across the cut stays whole, in the earlier piece.
-      if (end < std::min(target, text.size())) end += utf8_length(text.substr(end));
+      if (end < cut) end = std::max(cut, end + utf8_length(text.substr(end)));
       (held_out ? split.validation : split.training).push_back(text.substr(begin, end - begin));
       begin = end;
     }

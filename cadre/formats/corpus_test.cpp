@@ -152,6 +152,15 @@ TEST(SplitHeldOut, LosesNothingAndSplitsNoCharacter) {
   }
 }
 
+TEST(SplitHeldOut, EndsOnAnyBytes) {
+  const std::vector<std::string> documents = {std::string(100, '\x80'), "\xf0\xff\x80\x80\x80"};
+  const HeldOutSplit split = split_held_out(documents, 7, 3);
+  size_t total = 0;
+  for (const std::string_view piece : split.training) total += piece.size();
+  for (const std::string_view piece : split.validation) total += piece.size();
+  EXPECT_EQ(total, 105u);
+}
+
 TEST(DebianDomains, ReadsPackagesUnpackedBelowARoot) {
   const TestFolder root;
   fs::create_directories(root / "usr" / "include" / "linux");
