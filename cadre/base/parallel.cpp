@@ -12,11 +12,9 @@
 namespace cadre {
 namespace {
 
-// OpenMP keeps its thread count per calling thread; ours holds for the process.
-std::atomic<int>& thread_setting() {
-  static std::atomic<int> threads = std::max(1, omp_get_max_threads());
-  return threads;
-}
+// OpenMP keeps its thread count per calling thread; ours holds for the process. Read before main(),
+// because LibTorch's first parallel operation may set OpenMP's to one.
+std::atomic<int> thread_setting = std::max(1, omp_get_max_threads());
 
 // An exception must not leave an OpenMP region: the first one is carried out of it.
 class FirstException {
@@ -45,11 +43,11 @@ class FirstException {
 
 }  // namespace
 
-int num_threads() { return thread_setting().load(std::memory_order_relaxed); }
+int num_threads() { return thread_setting.load(std::memory_order_relaxed); }
 
 void set_num_threads(int threads) {
   if (threads < 1) throw UsageError("{} threads requested: use at least 1", threads);
-  thread_setting().store(threads, std::memory_order_relaxed);
+  thread_setting.store(threads, std::memory_order_relaxed);
   omp_set_num_threads(threads);
 }
 
