@@ -131,6 +131,7 @@ Tensor silu_mul(const Tensor& gate_up) {
 Tensor gelu(const Tensor& x) { return GeluFunction::apply(dense_fp32(x, "gelu's x")); }
 
 Tensor swi_glu(const Tensor& x, const Tensor& w_gate, const Tensor& w_up, const Tensor& w_down) {
+  join_team();
   for (const Tensor& tensor : {x, w_gate, w_up, w_down}) check_fp32(tensor, "swi_glu's input");
   const bool fits = w_gate.dim() == 2 && w_up.sizes() == w_gate.sizes() && w_down.dim() == 2 &&
                     w_down.size(0) == w_gate.size(1) && w_down.size(1) == w_gate.size(0) &&

@@ -105,7 +105,8 @@ struct LinearsFunction : torch::autograd::Function<LinearsFunction> {
   }
 };
 
-void check_shapes(const Tensor& x, const Tensor& weight) {
+void prepare(const Tensor& x, const Tensor& weight) {
+  join_team();
   check_fp32(x, "linear's x");
   check_fp32(weight, "linear's weight");
   if (weight.dim() != 2 || x.dim() < 1 || x.size(-1) != weight.size(1)) {
@@ -117,7 +118,7 @@ void check_shapes(const Tensor& x, const Tensor& weight) {
 }  // namespace
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  check_shapes(x, weight);
+  prepare(x, weight);
   if (!bias.defined()) {
     return LinearFunction::apply(x.contiguous(), weight.contiguous(), c10::optional<Tensor>());
   }
@@ -131,7 +132,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
 std::vector<Tensor> linears(const Tensor& x, const std::vector<Tensor>& weights) {
   std::vector<Tensor> dense;
   for (const Tensor& weight : weights) {
-    check_shapes(x, weight);
+    prepare(x, weight);
     dense.push_back(weight.contiguous());
   }
   return LinearsFunction::apply(x.contiguous(), at::TensorList(dense));

@@ -1,8 +1,13 @@
 #include "cadre/nn/tensor_check.h"
 
 #include "cadre/base/error.h"
+#include "cadre/base/parallel.h"
 
 namespace cadre {
+
+void join_team() {
+  if (at::get_num_threads() != num_threads()) at::set_num_threads(num_threads());
+}
 
 std::string describe(const torch::Tensor& x) {
   if (!x.defined()) return "undefined";

@@ -23,6 +23,11 @@ torch::Tensor dense_fp32(const torch::Tensor& x, std::string_view name);
 torch::Tensor dense_ids(const torch::Tensor& ids, int64_t limit, std::string_view name,
                         int64_t ignored = 0);
 
+/// Makes OpenMP's team of this thread what cadre::set_num_threads() says, for oneDNN and LibTorch
+/// alike. Called by every function that multiplies: Debian's LibTorch takes one thread for its
+/// default, and its first parallel operation would leave all GEMMs after it on one core.
+void join_team();
+
 /// True when autograd will ask for the gradient of a function of these tensors.
 template <typename... Tensors>
 bool needs_gradient(const Tensors&... tensors) {

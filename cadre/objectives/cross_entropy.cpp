@@ -24,7 +24,8 @@ struct Problem {
   int64_t tokens, width, vocabulary, chunk;
 };
 
-Problem check(const Tensor& hidden, const Tensor& weight, const Tensor& targets, int64_t chunk) {
+Problem prepare(const Tensor& hidden, const Tensor& weight, const Tensor& targets, int64_t chunk) {
+  join_team();
   check_fp32(hidden, "cross entropy's hidden");
   check_fp32(weight, "cross entropy's weight");
   const bool fits = hidden.dim() >= 1 && weight.dim() == 2 && hidden.size(-1) == weight.size(1) &&
@@ -122,7 +123,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
 
 Tensor chunked_cross_entropy(const Tensor& hidden, const Tensor& weight, const Tensor& targets,
                              int64_t chunk) {
-  const Problem problem = check(hidden, weight, targets, chunk);
+  const Problem problem = prepare(hidden, weight, targets, chunk);
   if (!needs_gradient(hidden, weight)) {
     const torch::NoGradGuard no_grad;
     return mean_of(losses_of(problem), count_targets(problem));
@@ -133,7 +134,7 @@ Tensor chunked_cross_entropy(const Tensor& hidden, const Tensor& weight, const T
 Tensor token_losses(const Tensor& hidden, const Tensor& weight, const Tensor& targets,
                     int64_t chunk) {
   const torch::NoGradGuard no_grad;
-  return losses_of(check(hidden, weight, targets, chunk)).view(targets.sizes());
+  return losses_of(prepare(hidden, weight, targets, chunk)).view(targets.sizes());
 }
 
 }  // namespace cadre
