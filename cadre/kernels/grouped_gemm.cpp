@@ -4,8 +4,10 @@
 #include <vector>
 
 #include "cadre/base/parallel.h"
+#include "cadre/kernels/few_rows.h"
 #include "cadre/kernels/gemm.h"
 #include "cadre/kernels/row_tiles.h"
+#include "cadre/kernels/scratch.h"
 
 namespace cadre::kernels {
 namespace {
@@ -46,8 +48,15 @@ void for_each_tile(int64_t experts, const int64_t* offsets, const Body& body) {
 void grouped_gemm(int64_t experts, const int64_t* offsets, int64_t n, int64_t k, const float* x,
                   const float* weights, float* y) {
   for_each_tile(experts, offsets, [&](const RowTile& tile) {
-    gemm(Op::kNone, Op::kTranspose, tile.rows(), n, k, 1, x + tile.begin * k, k,
-         weights + tile.expert * n * k, k, 0, y + tile.begin * n, n);
+    thread_local Scratch scratch;
+    float* panel = scratch.floats(kPanelRows * (k + n));
+    float* out = panel + kPanelRows * k;
+    for_each_panel(tile.rows(), [&](int64_t begin, int64_t rows) {
+      const int64_t row = tile.begin + begin;
+      to_panel(x + row * k, rows, k, k, panel);
+      panel_product(weights + tile.expert * n * k, n, k, panel, padded_rows(rows), out);
+      from_panel(out, rows, n, n, y + row * n);
+    });
   });
 }
 

@@ -4,7 +4,7 @@
 
 namespace cadre::kernels {
 
-int64_t tile_rows(int64_t all_rows) { return std::clamp<int64_t>(all_rows / 32, 64, 512); }
+int64_t tile_rows(int64_t all_rows) { return std::clamp<int64_t>(all_rows / 32, 32, 512); }
 
 std::vector<RowTile> row_tiles(int64_t experts, const int64_t* offsets, int64_t max_rows) {
   std::vector<RowTile> tiles;
