@@ -1,5 +1,7 @@
 /// cadre eval: a checkpoint's loss on text, domain by domain.
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <iostream>
 

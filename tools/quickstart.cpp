@@ -1,6 +1,8 @@
 /// cadre quickstart: the main job in five steps. Every step starts from what an earlier run of it
 /// left.
 
+#include <fmt/format.h>
+
 #include <iostream>
 
 #include "cadre/base/interrupt.h"

@@ -1,5 +1,7 @@
 #include "tools/common/results.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "cadre/base/log.h"

@@ -1,6 +1,9 @@
 #include "tools/quickstart/summary.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 
 #include "cadre/base/units.h"
 #include "tools/common/html.h"
