@@ -1,7 +1,8 @@
 #pragma once
 
-/// Byte-level BPE tokenizers in the Hugging Face `tokenizer.json` form: load, train, save, encode, decode.
-/// (Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016; byte level: GPT-2, 2019.)
+/// Byte-level BPE tokenizers in the Hugging Face `tokenizer.json` form: load, train, save, encode,
+/// decode. (Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016;
+/// byte level: GPT-2, 2019.)
 
 #include <cstdint>
 #include <filesystem>
@@ -21,7 +22,8 @@ using TokenId = int32_t;
 enum class PreTokenizer { kGpt2, kLlama3, kQwen2, kDeepseekCoder, kDeepseekLlm };
 
 struct TokenizerTraining {
-  int64_t vocabulary = 8192;  ///< including 256 bytes and the special tokens; at least 256 + specials
+  int64_t vocabulary =
+      8192;  ///< including 256 bytes and the special tokens; at least 256 + specials
   PreTokenizer pre_tokenizer = PreTokenizer::kGpt2;
   std::vector<std::string> special_tokens = {"<|endoftext|>"};
   int64_t min_frequency = 2;  ///< pairs rarer than this are not merged
@@ -32,25 +34,37 @@ struct TokenizerTraining {
 /// Immutable and safe to share between threads.
 class Tokenizer {
  public:
-  /// Reads `tokenizer.json` (or a folder that holds it). Throws IoError, or FormatError that names the
-  /// file and the field: a model that is not byte-level BPE, a merge of unknown tokens, ids that repeat ...
+  /// Reads `tokenizer.json` (or a folder that holds it). Throws IoError, or FormatError that names
+  /// the file and the field: a model that is not byte-level BPE, a merge of unknown tokens, ids
+  /// that repeat ...
   static Tokenizer load(const std::filesystem::path& file_or_folder);
   /// The same from text; `where` names it in errors.
   static Tokenizer parse(std::string_view json, const std::string& where);
-  /// From a vocabulary (token strings in the byte-level alphabet, index = id) and merges ("a b"), as GGUF stores them.
-  static Tokenizer from_vocabulary(std::vector<std::string> tokens, const std::vector<std::string>& merges,
-                                   PreTokenizer pre_tokenizer, std::vector<TokenId> special = {});
-  /// Learns merges from the texts; deterministic: ties go to the pair of lower ids. Any bytes are accepted.
+  /// From a vocabulary (token strings in the byte-level alphabet, index = id) and merges ("a b"),
+  /// as GGUF stores them. `special` are GGUF's control tokens, `added` its user-defined ones: found
+  /// in the text before merging, but ordinary. kQwen2 brings its NFC normalizer. Throws
+  /// FormatError.
+  static Tokenizer from_vocabulary(std::vector<std::string> tokens,
+                                   const std::vector<std::string>& merges,
+                                   PreTokenizer pre_tokenizer, std::vector<TokenId> special = {},
+                                   std::vector<TokenId> added = {});
+  /// Learns merges from the texts; deterministic: ties go to the pair of lower ids. Any bytes are
+  /// accepted.
   static Tokenizer train(std::span<const std::string_view> texts, const TokenizerTraining& options);
 
   /// Writes a `tokenizer.json` that Hugging Face's tokenizers reads. Atomic.
   void save(const std::filesystem::path& file) const;
   std::string to_json() const;
 
-  /// Text (any bytes; invalid UTF-8 is kept byte by byte) to ids. Added tokens in the text (special ones
-  /// too) become their id when `SpecialTokens::kParse`, else they are encoded as ordinary text.
+  /// Text (any bytes; invalid UTF-8 is kept byte by byte) to ids. Special tokens in the text become
+  /// their id when `SpecialTokens::kParse`, else they are encoded as ordinary text; other added
+  /// tokens (runs of blanks, "<think>") always become their id, as the model saw them. A file's
+  /// post-processor is kept by save() and otherwise ignored: nothing is put before or after the
+  /// text. Throws UsageError for a byte that the vocabulary has no token for (in practice only some
+  /// that UTF-8 never uses).
   enum class SpecialTokens { kParse, kAsText };
-  std::vector<TokenId> encode(std::string_view text, SpecialTokens special = SpecialTokens::kAsText) const;
+  std::vector<TokenId> encode(std::string_view text,
+                              SpecialTokens special = SpecialTokens::kAsText) const;
   /// Ids to bytes. Throws UsageError for an id outside the vocabulary.
   std::string decode(std::span<const TokenId> ids) const;
 
