@@ -144,6 +144,7 @@ void check_shapes(const Tensor& x, const Routing& routing, const Tensor& w_gate,
 
 Tensor expert_ffn(const Tensor& x, const Routing& routing, const Tensor& w_gate, const Tensor& w_up,
                   const Tensor& w_down) {
+  join_team();
   check_shapes(x, routing, w_gate, w_up, w_down);
   const auto dense_x = x.contiguous(), weight = routing.weight.contiguous();
   const auto gate = w_gate.contiguous(), up = w_up.contiguous(), down = w_down.contiguous();
