@@ -60,7 +60,9 @@ AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tensor& v, Mask 
           .scale = 1.0f / std::sqrt(static_cast<float>(q.size(3)))};
 }
 
-/// Where rotary positions are applied inside the attention function; all undefined = nowhere.
+/// Rotary positions inside the attention function, all undefined = none. q and k are then rotated
+/// where they lie, and their gradients rotated back: four passes over memory less. Only for a
+/// caller who made q and k by functions that do not keep their outputs, and reads them no more.
 struct Rotation {
   Tensor positions, cos, sin;
 };
@@ -69,15 +71,15 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
   static Tensor forward(AutogradContext* context, const Tensor& q, const Tensor& k, const Tensor& v,
                         const Rotation& rotation, Mask mask) {
     const auto& [positions, cos, sin] = rotation;
-    const bool turns = positions.defined();
-    const Tensor q_turned = turns ? rotated(q, positions, cos, sin, Turn::kForth) : q;
-    const Tensor k_turned = turns ? rotated(k, positions, cos, sin, Turn::kForth) : k;
+    if (positions.defined()) {
+      rotate(q, positions, cos, sin, Turn::kForth);
+      rotate(k, positions, cos, sin, Turn::kForth);
+    }
     Tensor out = torch::empty_like(q);
     Tensor lse = torch::empty({q.size(0), q.size(2), q.size(1)}, q.options());
-    kernels::attention(shape_of(q_turned, k_turned, v, mask), q_turned.data_ptr<float>(),
-                       k_turned.data_ptr<float>(), v.data_ptr<float>(), out.data_ptr<float>(),
-                       lse.data_ptr<float>());
-    context->save_for_backward({q_turned, k_turned, v, out, lse, positions, cos, sin});
+    kernels::attention(shape_of(q, k, v, mask), q.data_ptr<float>(), k.data_ptr<float>(),
+                       v.data_ptr<float>(), out.data_ptr<float>(), lse.data_ptr<float>());
+    context->save_for_backward({q, k, v, out, lse, positions, cos, sin});
     context->saved_data["mask"] = static_cast<int64_t>(mask);
     return out;
   }
@@ -174,16 +176,6 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
   const bool readable = tokens_dense(q) && tokens_dense(k) && tokens_dense(v);
   if (!needs_gradient(q, k, v) && readable) return attention_over_views(q, k, v, mask);
   return AttentionFunction::apply(q.contiguous(), k.contiguous(), v.contiguous(), Rotation{}, mask);
-}
-
-Tensor rotary_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions,
-                        const RotaryTable& table, Mask mask) {
-  check_shapes(q, k, v, mask);
-  if (q.size(1) != k.size(1)) {
-    throw UsageError("rotary_attention: q {} and k {} differ in length", describe(q), describe(k));
-  }
-  const Rotation rotation{positions_of(q, positions, table), table.cos, table.sin};
-  return AttentionFunction::apply(q.contiguous(), k.contiguous(), v.contiguous(), rotation, mask);
 }
 
 void KeyValueCache::append(const Tensor& keys, const Tensor& values) {
@@ -291,8 +283,9 @@ Tensor AttentionImpl::forward(const Tensor& hidden, const Tensor& positions, Key
 Tensor AttentionImpl::attend(Tensor q, Tensor k, const Tensor& v, const Tensor& positions,
                              KeyValueCache* cache) const {
   if (cache == nullptr) {
-    return table_ ? rotary_attention(q, k, v, positions, *table_, options_.mask)
-                  : scaled_dot_product_attention(q, k, v, options_.mask);
+    Rotation rotation;
+    if (table_) rotation = {positions_of(q, positions, *table_), table_->cos, table_->sin};
+    return AttentionFunction::apply(q, k, v, rotation, options_.mask);
   }
   const torch::NoGradGuard no_grad;
   if (table_) {

@@ -30,12 +30,6 @@ torch::Tensor rotary(const torch::Tensor& x, const torch::Tensor& positions,
 torch::Tensor scaled_dot_product_attention(const torch::Tensor& q, const torch::Tensor& k,
                                            const torch::Tensor& v, kernels::Mask mask);
 
-/// The same over rotary(q) and rotary(k) (T = S), as one function: saves a pass over both
-/// gradients.
-torch::Tensor rotary_attention(const torch::Tensor& q, const torch::Tensor& k,
-                               const torch::Tensor& v, const torch::Tensor& positions,
-                               const RotaryTable& table, kernels::Mask mask);
-
 /// Keys and values of the tokens seen so far by one attention layer, for generation (no gradients).
 /// Memory grows by doubling, so that appending token after token copies each at most twice on
 /// average.

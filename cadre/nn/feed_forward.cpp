@@ -1,15 +1,16 @@
 #include "cadre/nn/feed_forward.h"
 
+#include <array>
+#include <utility>
+
 #include "cadre/base/error.h"
 #include "cadre/kernels/elementwise.h"
-#include "cadre/kernels/gemm.h"
+#include "cadre/kernels/expert_ffn.h"
 #include "cadre/nn/tensor_check.h"
 
 namespace cadre {
 namespace {
 
-using kernels::gemm;
-using kernels::Op;
 using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
@@ -64,57 +65,48 @@ struct GeluFunction : torch::autograd::Function<GeluFunction> {
   }
 };
 
-/// Keeps x and gate_up [rows, 2H] (both products side by side, so that one pass activates them) and
-/// computes silu(gate) * up again in backward: a pass over memory is cheaper than keeping [rows,
-/// H].
+/// One expert that takes every row: the experts' kernel keeps a tile's products and activation in
+/// cache.
 struct SwiGluFunction : torch::autograd::Function<SwiGluFunction> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& w_gate,
                         const Tensor& w_up, const Tensor& w_down) {
-    const int64_t inner = w_gate.size(0), width = w_gate.size(1), rows = x.numel() / width;
-    Tensor gate_up = empty_rows(x, 2 * inner), y = empty_rows(x, width);
-    for (const Tensor* weight : {&w_gate, &w_up}) {
-      const int64_t column = weight == &w_gate ? 0 : inner;
-      gemm(Op::kNone, Op::kTranspose, rows, inner, width, 1, x.data_ptr<float>(), width,
-           weight->data_ptr<float>(), width, 0, gate_up.data_ptr<float>() + column, 2 * inner);
-    }
-    const Tensor active = activate(gate_up);
-    gemm(Op::kNone, Op::kTranspose, rows, width, inner, 1, active.data_ptr<float>(), inner,
-         w_down.data_ptr<float>(), inner, 0, y.data_ptr<float>(), width);
+    Tensor gate_up = empty_rows(x, 2 * w_gate.size(0));
+    const Tensor y = run(x, w_gate, w_up, w_down, gate_up.data_ptr<float>());
     context->save_for_backward({x, w_gate, w_up, w_down, gate_up});
     return y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
-    const Tensor &x = saved[0], &w_down = saved[3], &gate_up = saved[4];
-    const int64_t width = w_down.size(0), inner = w_down.size(1), rows = x.numel() / width;
+    const Tensor &x = saved[0], &w_gate = saved[1], &w_up = saved[2], &w_down = saved[3];
+    const auto [shape, offsets] = as_expert(x, w_gate);
     const Tensor dy = grads[0].contiguous();
-    const Tensor dgate_up = activate_backward(gate_up, active_gradient(dy, w_down, gate_up));
+    Tensor dx = torch::empty_like(x), dw_gate = torch::empty_like(w_gate),
+           dw_up = torch::empty_like(w_up), dw_down = torch::empty_like(w_down);
+    kernels::expert_ffn_backward(
+        shape, offsets.data(), x.data_ptr<float>(), w_gate.data_ptr<float>(),
+        w_up.data_ptr<float>(), w_down.data_ptr<float>(), saved[4].data_ptr<float>(),
+        dy.data_ptr<float>(), dx.data_ptr<float>(), dw_gate.data_ptr<float>(),
+        dw_up.data_ptr<float>(), dw_down.data_ptr<float>());
+    return {dx, dw_gate, dw_up, dw_down};
+  }
 
-    Tensor dx = torch::empty_like(x), dw_down = torch::empty_like(w_down);
-    const Tensor active = activate(gate_up);
-    gemm(Op::kTranspose, Op::kNone, width, inner, rows, 1, dy.data_ptr<float>(), width,
-         active.data_ptr<float>(), inner, 0, dw_down.data_ptr<float>(), inner);
-    Tensor dw[2];
-    for (int64_t i : {0, 1}) {
-      const Tensor& weight = saved[1 + i];
-      const float* dproduct = dgate_up.data_ptr<float>() + i * inner;
-      dw[i] = torch::empty_like(weight);
-      gemm(Op::kTranspose, Op::kNone, inner, width, rows, 1, dproduct, 2 * inner,
-           x.data_ptr<float>(), width, 0, dw[i].data_ptr<float>(), width);
-      gemm(Op::kNone, Op::kNone, rows, width, inner, 1, dproduct, 2 * inner,
-           weight.data_ptr<float>(), width, static_cast<float>(i), dx.data_ptr<float>(), width);
-    }
-    return {dx, dw[0], dw[1], dw_down};
+  /// gate_up may be null: nothing is kept for backward.
+  static Tensor run(const Tensor& x, const Tensor& w_gate, const Tensor& w_up, const Tensor& w_down,
+                    float* gate_up) {
+    const auto [shape, offsets] = as_expert(x, w_gate);
+    Tensor y = torch::empty_like(x);
+    kernels::expert_ffn(shape, offsets.data(), x.data_ptr<float>(), w_gate.data_ptr<float>(),
+                        w_up.data_ptr<float>(), w_down.data_ptr<float>(), gate_up,
+                        y.data_ptr<float>());
+    return y;
   }
 
  private:
-  static Tensor active_gradient(const Tensor& dy, const Tensor& w_down, const Tensor& gate_up) {
-    const int64_t width = w_down.size(0), inner = w_down.size(1);
-    Tensor dactive = empty_rows(gate_up, inner);
-    gemm(Op::kNone, Op::kNone, dy.numel() / width, inner, width, 1, dy.data_ptr<float>(), width,
-         w_down.data_ptr<float>(), inner, 0, dactive.data_ptr<float>(), inner);
-    return dactive;
+  static std::pair<kernels::ExpertFfnShape, std::array<int64_t, 2>> as_expert(
+      const Tensor& x, const Tensor& w_gate) {
+    const int64_t inner = w_gate.size(0), width = w_gate.size(1);
+    return {{.experts = 1, .hidden = width, .inner = inner}, {0, x.numel() / width}};
   }
 };
 
@@ -142,8 +134,12 @@ Tensor swi_glu(const Tensor& x, const Tensor& w_gate, const Tensor& w_up, const 
         "D], [D, H]",
         describe(x), describe(w_gate), describe(w_up), describe(w_down));
   }
-  return SwiGluFunction::apply(x.contiguous(), w_gate.contiguous(), w_up.contiguous(),
-                               w_down.contiguous());
+  const Tensor dense_x = x.contiguous(), gate = w_gate.contiguous(), up = w_up.contiguous(),
+               down = w_down.contiguous();
+  if (!needs_gradient(x, w_gate, w_up, w_down)) {
+    return SwiGluFunction::run(dense_x, gate, up, down, nullptr);
+  }
+  return SwiGluFunction::apply(dense_x, gate, up, down);
 }
 
 SwiGlu::SwiGlu(int64_t hidden, int64_t inner, double init_std) {
