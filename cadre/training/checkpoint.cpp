@@ -10,12 +10,12 @@ namespace cadre {
 
 void write_checkpoint_files(const std::filesystem::path& folder, LanguageModel& model,
                             const Tokenizer& tokenizer) {
+  write_file(folder / "config.json", to_json(model.config()).dump(2) + "\n");
+  tokenizer.save(folder / "tokenizer.json");
   const NamedTensors weights = model.named_weights();
   ShardedWriter writer(folder, specs_of(weights));
   for (const auto& [name, tensor] : weights) writer.write(name, bytes_of(tensor));
   writer.commit();
-  tokenizer.save(folder / "tokenizer.json");
-  write_file(folder / "config.json", to_json(model.config()).dump(2) + "\n");
 }
 
 void save_checkpoint(const std::filesystem::path& folder, LanguageModel& model,

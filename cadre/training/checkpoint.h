@@ -17,7 +17,7 @@ void save_checkpoint(const std::filesystem::path& folder, LanguageModel& model,
                      const Tokenizer& tokenizer);
 
 /// Writes the checkpoint's files into a folder that holds other things, too; each file is replaced
-/// atomically, the weights first. Throws IoError.
+/// atomically, the weights last: where they are, all is. Throws IoError.
 void write_checkpoint_files(const std::filesystem::path& folder, LanguageModel& model,
                             const Tokenizer& tokenizer);
 

@@ -142,7 +142,6 @@ torch::Tensor LanguageModel::hidden_states(const torch::Tensor& ids,
 }
 
 NamedTensors LanguageModel::named_weights() {
-  const torch::NoGradGuard no_grad;
   NamedTensors weights;
   weights.emplace_back("model.embed_tokens.weight", decoder_->embed_tokens->weight);
   for (int64_t index = 0; index < config_.layers; ++index) {
@@ -160,6 +159,7 @@ NamedTensors LanguageModel::named_weights() {
   }
   weights.emplace_back("model.norm.weight", decoder_->norm->weight);
   if (!config_.tied_embeddings) weights.emplace_back("lm_head.weight", decoder_->lm_head->weight);
+  for (auto& [name, weight] : weights) weight = weight.detach();
   return weights;
 }
 

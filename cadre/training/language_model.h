@@ -50,7 +50,7 @@ class LanguageModel {
     return expert_layers_;
   }
   /// Every learned tensor under its checkpoint name, experts one by one as views into the stacked
-  /// parameters, in expected_tensors() order.
+  /// parameters, in expected_tensors() order. Detached: writing to them changes the model.
   NamedTensors named_weights();
 
  private:

@@ -146,11 +146,21 @@ TrainResult Trainer::run(const std::function<void(const StepReport&)>& on_step) 
   return result(TrainResult::End::kFinished);
 }
 
+LossParts Trainer::loss_of(const TokenBatch& batch) {
+  static Profile::Section& section = Profile::global().section("forward");
+  const ScopedTimer timer(section);
+  try {
+    return model_->loss(batch.inputs, batch.targets, state_->step, options_.steps);
+  } catch (const UsageError&) {
+    throw;
+  } catch (const Error& error) {  // a router that met NaN
+    stop_training(error.what());
+  }
+}
+
 Trainer::StepFigures Trainer::train_step() {
   static Profile::Section& data_section = Profile::global().section("data");
-  static Profile::Section& forward_section = Profile::global().section("forward");
   static Profile::Section& backward_section = Profile::global().section("backward");
-  static Profile::Section& optimizer_section = Profile::global().section("optimizer");
   const Stopwatch watch;
   const double share = 1.0 / static_cast<double>(options_.accumulate);
   StepFigures figures;
@@ -159,10 +169,7 @@ Trainer::StepFigures Trainer::train_step() {
       const ScopedTimer timer(data_section);
       return data_->at(state_->step * options_.accumulate + micro);
     }();
-    const LossParts parts = [&] {
-      const ScopedTimer timer(forward_section);
-      return model_->loss(batch.inputs, batch.targets, state_->step, options_.steps);
-    }();
+    const LossParts parts = loss_of(batch);
     check_finite(parts);
     figures.loss += share * parts.total.item<double>();
     figures.cross_entropy += share * parts.cross_entropy;
@@ -172,7 +179,6 @@ Trainer::StepFigures Trainer::train_step() {
     const ScopedTimer timer(backward_section);
     parts.total.backward();
   }
-  const ScopedTimer timer(optimizer_section);
   update(figures);
   figures.seconds = watch.seconds();
   state_->seconds += figures.seconds;
@@ -180,6 +186,8 @@ Trainer::StepFigures Trainer::train_step() {
 }
 
 void Trainer::update(StepFigures& figures) {
+  static Profile::Section& section = Profile::global().section("optimizer");
+  const ScopedTimer timer(section);
   const CosineSchedule schedule = {.lr = options_.lr,
                                    .warmup_steps = options_.warmup_steps,
                                    .total_steps = options_.steps,
@@ -203,23 +211,27 @@ void Trainer::update(StepFigures& figures) {
 }
 
 void Trainer::stop_training(const std::string& reason) const {
-  throw Error("training stopped at step {}: {}; try a lower learning rate{}", state_->step + 1,
-              reason, has_state(folder_ / "state") ? " (the last saved state is untouched)" : "");
+  std::string culprit;
+  for (const auto& [name, parameter] : parameters_of(*model_)) {
+    if (!parameter.isfinite().all().item<bool>()) {
+      culprit = fmt::format(" (the weights {} are not finite)", name);
+      break;
+    }
+  }
+  throw Error("training stopped at step {}: {}{}; try a lower learning rate{}", state_->step + 1,
+              reason, culprit,
+              has_state(folder_ / "state") ? " from the last saved state, which is intact" : "");
 }
 
 void Trainer::check_finite(const LossParts& parts) const {
-  if (std::isfinite(parts.total.item<double>())) return;
-  for (const auto& [name, parameter] : parameters_of(*model_)) {
-    if (!parameter.isfinite().all().item<bool>()) {
-      stop_training(fmt::format("the loss is not finite, and neither is {}", name));
-    }
-  }
   for (const AuxLoss& aux : parts.aux) {
     if (!std::isfinite(aux.value.item<double>())) {
       stop_training(fmt::format("the loss term {} is not finite", aux.name));
     }
   }
-  stop_training("the loss term cross_entropy is not finite");
+  if (!std::isfinite(parts.total.item<double>())) {
+    stop_training("the loss term cross_entropy is not finite");
+  }
 }
 
 StepReport Trainer::report_of(const StepFigures& figures) const {

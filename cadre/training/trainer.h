@@ -94,6 +94,7 @@ class Trainer {
   void check_fit(const ModelConfig& model) const;
   void restore();
   StepFigures train_step();
+  LossParts loss_of(const TokenBatch& batch);
   void update(StepFigures& figures);
   void check_finite(const LossParts& parts) const;
   [[noreturn]] void stop_training(const std::string& reason) const;
