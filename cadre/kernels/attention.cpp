@@ -80,8 +80,10 @@ HWY_EXPORT(score_gradients);
 
 namespace {
 
-/// A block of scores (128 x 512 floats, 256 KB) stays in the second cache between its two products.
-constexpr int64_t kQueryBlock = 128;
+/// A block of scores (64 x 512 floats, 128 KB) stays in the second cache between its two products.
+/// With 128 queries the products are 3 % faster, but more of them lies above the diagonal: slower
+/// up to length 512.
+constexpr int64_t kQueryBlock = 64;
 constexpr int64_t kKeyBlock = 512;
 
 /// One head of one batch entry: where its rows start and how far apart they lie.

@@ -18,25 +18,32 @@ constexpr int64_t kMaxInsertion = 64;
 
 /// One integer per score that orders like (score falling, index rising): the larger, the earlier.
 uint64_t rank_key(float score, int64_t index) {
-  uint32_t order = 0;  // NaN below everything
-  if (!std::isnan(score)) {
-    const uint32_t bits = std::bit_cast<uint32_t>(score + 0.0f);  // -0 ties with +0
-    order = (bits & 0x80000000u) ? ~bits : bits | 0x80000000u;
-  }
+  const uint32_t bits = std::bit_cast<uint32_t>(score + 0.0f);  // -0 ties with +0
+  // Negative numbers are turned over, the others moved above them; without a branch on the random
+  // sign.
+  const uint32_t flip = static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31) | 0x80000000u;
+  const uint32_t order = std::isnan(score) ? 0 : bits ^ flip;  // NaN below everything
   return static_cast<uint64_t>(order) << 32 | (0xffffffffu - static_cast<uint32_t>(index));
 }
 
 int32_t index_of(uint64_t key) { return static_cast<int32_t>(0xffffffffu - (key & 0xffffffffu)); }
 
+/// Puts `key` into best [held + 1], which stays falling.
+void insert(uint64_t* best, int64_t held, uint64_t key) {
+  int64_t slot = held;
+  for (; slot > 0 && best[slot - 1] < key; --slot) best[slot] = best[slot - 1];
+  best[slot] = key;
+}
+
 /// best [k], falling.
 void select_by_insertion(const float* scores, int64_t n, int64_t k, uint64_t* best) {
-  int64_t held = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const uint64_t key = rank_key(scores[i], i);
-    if (held == k && key < best[k - 1]) continue;
-    int64_t slot = held < k ? held++ : k - 1;
-    for (; slot > 0 && best[slot - 1] < key; --slot) best[slot] = best[slot - 1];
-    best[slot] = key;
+  for (int64_t i = 0; i < k; ++i) insert(best, i, rank_key(scores[i], i));
+  float worst = scores[index_of(best[k - 1])];
+  for (int64_t i = k; i < n; ++i) {
+    // Most scores end here. A tie loses to the lower index; a NaN wins against nothing.
+    if (scores[i] <= worst || std::isnan(scores[i])) continue;
+    insert(best, k - 1, rank_key(scores[i], i));
+    worst = scores[index_of(best[k - 1])];
   }
 }
 
