@@ -1,0 +1,16 @@
+# Runs PROGRAM, which prints lines of "loss VALUE", and fails unless the last value is at most a
+# quarter of the first.
+execute_process(COMMAND ${PROGRAM} OUTPUT_VARIABLE output RESULT_VARIABLE result)
+message("${output}")
+string(REGEX MATCHALL "loss [0-9.]+" losses "${output}")
+list(TRANSFORM losses REPLACE "loss " "")
+list(LENGTH losses count)
+if(NOT result EQUAL 0 OR count LESS 2)
+  message(FATAL_ERROR "the example failed: ${result}")
+endif()
+list(GET losses 0 first)
+list(GET losses -1 last)
+execute_process(COMMAND awk "BEGIN { exit !(4 * ${last} <= ${first}) }" RESULT_VARIABLE fell)
+if(NOT fell EQUAL 0)
+  message(FATAL_ERROR "the loss went from ${first} to ${last} only")
+endif()
