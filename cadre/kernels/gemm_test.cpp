@@ -44,15 +44,17 @@ std::vector<Product> products() {
   std::vector<Product> all;
   for (const Op op_a : {Op::kNone, Op::kTranspose}) {
     for (const Op op_b : {Op::kNone, Op::kTranspose}) {
-      for (const auto& [m, n, k] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{{1, 1, 1},
-                                                                                      {3, 5, 7},
-                                                                                      {17, 33, 65},
-                                                                                      {128, 64, 32},
-                                                                                      {1, 200, 31},
-                                                                                      {65, 1, 129},
-                                                                                      {0, 4, 4},
-                                                                                      {4, 0, 4},
-                                                                                      {4, 4, 0}}) {
+      for (const auto& [m, n, k] :
+           std::vector<std::tuple<int64_t, int64_t, int64_t>>{{1, 1, 1},
+                                                              {3, 5, 7},
+                                                              {17, 33, 65},
+                                                              {128, 64, 32},
+                                                              {1, 200, 31},
+                                                              {65, 1, 129},
+                                                              {2100, 35, 18},
+                                                              {0, 4, 4},
+                                                              {4, 0, 4},
+                                                              {4, 4, 0}}) {
         for (const int64_t pad : {0, 3}) all.push_back({op_a, op_b, m, n, k, pad});
       }
     }
