@@ -31,7 +31,8 @@ std::string random_text(uint32_t seed, size_t size) {
 Tokenizer trained(PreTokenizer pre_tokenizer, int64_t vocabulary = 320) {
   const std::string text = random_text(1, 20000);
   const std::vector<std::string_view> texts = {text};
-  return Tokenizer::train(texts, {.vocabulary = vocabulary, .pre_tokenizer = pre_tokenizer});
+  return Tokenizer::train(
+      texts, {.vocabulary = vocabulary, .pre_tokenizer = pre_tokenizer, .progress = {}});
 }
 
 /// 65,537 tokens: the bytes' letters and invented words.
