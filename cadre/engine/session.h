@@ -1,0 +1,105 @@
+#pragma once
+
+/// The run wing as a library: open a model, make a session, feed tokens, get logits.
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cadre/engine/expert_provider.h"
+#include "cadre/engine/model_spec.h"
+#include "cadre/formats/tokenizer.h"
+
+namespace cadre::engine {
+
+enum class ExpertStorage { kAuto, kResident, kDirect, kPread, kMmap };
+
+struct ModelOptions {
+  int64_t memory = 0;  ///< bytes for the whole process; 0 = what the cgroup and the machine have
+                       ///< free, less a margin
+  std::optional<int64_t>
+      expert_memory;    ///< bytes for the expert cache; absent = what the budget leaves
+  int threads = 0;      ///< 0 = physical cores this process may use
+  int64_t context = 0;  ///< tokens of KV cache to plan for; 0 = min(model's, 4096)
+  ExpertStorage storage = ExpertStorage::kAuto;
+  std::string cache_policy = "score";    ///< score, lru, lfu, plec
+  std::string predictor = "gate";        ///< gate, coactivation, frequency, previous, path, none
+  std::filesystem::path predictor_file;  ///< weights of the path predictor
+  kernels::BlockType quantize_to = kernels::BlockType::kBF16;  ///< checkpoint directories: matrices
+                                                               ///< are stored as this while loading
+};
+
+/// Run-time routing knobs that need no retraining.
+struct RoutingOverrides {
+  std::optional<int64_t> experts_per_token;
+  std::optional<float> top_p;
+  float skip_cold =
+      0.0f;  ///< skip a non-resident expert whose weight is below this share of 1 / k; 0 = never
+};
+
+class Session;
+
+/// A loaded model; share it between sessions. One forward pass runs at a time.
+class Model {
+ public:
+  /// Throws IoError, FormatError (names tensor, key, file), UsageError (a budget below the least:
+  /// says the least).
+  static std::shared_ptr<Model> open(const std::filesystem::path& path,
+                                     const ModelOptions& options = {});
+  ~Model();
+
+  const ModelSpec& spec() const;
+  const Tokenizer& tokenizer() const;
+  ExpertCounters expert_counters() const;
+  RoutingOverrides routing;
+
+  /// One slice of a forward pass: tokens of one session, continuing it.
+  struct Slice {
+    Session* session;
+    std::span<const TokenId> tokens;
+    enum class Want { kNone, kLast, kAll } want;  ///< which positions' logits
+  };
+  /// Runs all slices together (continuous batching). Returns logits [wanted positions, V] in slice
+  /// order. Throws UsageError when a session's context is full; IoError when an expert could not be
+  /// read (the sessions keep their state from before the call).
+  std::vector<float> forward(std::span<const Slice> slices);
+
+  /// Called with (layer, position, session, experts, weights) for every routed token when set:
+  /// traces, calibration.
+  std::function<void(int64_t layer, int64_t position, const Session* session,
+                     std::span<const int32_t> experts, std::span<const float> weights)>
+      on_route;
+
+ private:
+  friend class Session;
+  struct State;
+  explicit Model(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+/// One sequence: its tokens and its keys and values.
+class Session {
+ public:
+  explicit Session(std::shared_ptr<Model> model);
+  ~Session();
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+
+  /// Feeds tokens; returns the logits [V] after the last one.
+  std::vector<float> feed(std::span<const TokenId> tokens);
+  const std::vector<TokenId>& tokens() const;
+  /// Forgets everything after the first `length` tokens.
+  void truncate(int64_t length);
+
+ private:
+  friend class Model;
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace cadre::engine
