@@ -1,5 +1,6 @@
 #include "cadre/kernels/blocks.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>

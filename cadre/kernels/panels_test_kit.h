@@ -1,0 +1,140 @@
+#pragma once
+
+/// Random weights of every format, random activations, and products of them.
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "cadre/kernels/blocks.h"
+#include "cadre/kernels/panels.h"
+#include "cadre/kernels/test_util.h"
+
+namespace cadre::kernels {
+
+inline const std::vector<BlockType> kAllTypes = {
+    BlockType::kF32,  BlockType::kF16,  BlockType::kBF16,   BlockType::kQ8_0,
+    BlockType::kQ4_0, BlockType::kQ2_K, BlockType::kQ3_K,   BlockType::kQ4_K,
+    BlockType::kQ5_K, BlockType::kQ6_K, BlockType::kIQ4_NL, BlockType::kMXFP4};
+
+inline bool is_float(BlockType type) { return block_info(type).elements == 1; }
+
+/// A width with `blocks` of the format's blocks, odd for float formats.
+inline int64_t columns_of(BlockType type, int64_t blocks) {
+  return is_float(type) ? 32 * blocks + 1 : block_info(type).elements * blocks;
+}
+
+/// Random bytes as blocks: every pattern a file may hold but scales that are not finite.
+inline std::vector<std::byte> random_blocks(BlockType type, int64_t count, uint64_t seed) {
+  const BlockInfo& info = block_info(type);
+  Random random(seed);
+  if (is_float(type)) {
+    const Floats values = random_floats(count, seed);
+    std::vector<std::byte> blocks(count * info.bytes);
+    quantize(type, values.data(), count, blocks.data());
+    return blocks;
+  }
+  std::vector<std::byte> blocks(count / info.elements * info.bytes);
+  for (std::byte& b : blocks) b = static_cast<std::byte>(random.below(256));
+  const auto put_half = [&](std::byte* at) {
+    const uint16_t half = float_to_half(0.02f * random.normal());
+    std::memcpy(at, &half, 2);
+  };
+  for (int64_t at = 0; at < static_cast<int64_t>(blocks.size()); at += info.bytes) {
+    std::byte* block = blocks.data() + at;
+    switch (type) {
+      case BlockType::kMXFP4:
+        block[0] = static_cast<std::byte>(118 + random.below(6));
+        break;
+      case BlockType::kQ2_K:
+        put_half(block + 80);
+        put_half(block + 82);
+        break;
+      case BlockType::kQ3_K:
+        put_half(block + 108);
+        break;
+      case BlockType::kQ6_K:
+        put_half(block + 208);
+        break;
+      case BlockType::kQ4_K:
+      case BlockType::kQ5_K:
+        put_half(block);
+        put_half(block + 2);
+        break;
+      default:
+        put_half(block);
+    }
+  }
+  return blocks;
+}
+
+struct TestWeights {
+  BlockType type;
+  int64_t rows, columns;
+  std::vector<std::byte> blocks, panel;
+
+  TestWeights(BlockType type, int64_t rows, int64_t columns, uint64_t seed)
+      : type(type),
+        rows(rows),
+        columns(columns),
+        blocks(random_blocks(type, rows * columns, seed)),
+        panel(panel_bytes(type, rows, columns), std::byte{0xAA}) {
+    pack_panels(type, rows, columns, blocks.data(), 0, panels(), panel.data());
+  }
+
+  int64_t panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
+  PanelMatrix matrix() const { return {type, rows, columns, panel.data()}; }
+  Floats decoded() const {
+    Floats values(rows * columns);
+    dequantize(type, blocks.data(), rows * columns, values.data());
+    return values;
+  }
+};
+
+using PanelMatmul = decltype(panel_matmul);
+
+struct TestActivations {
+  int64_t tokens, columns;
+  Floats values;
+  std::vector<int8_t> q;
+  Floats scale;
+  std::vector<int16_t> sums;
+
+  TestActivations(int64_t tokens, int64_t columns, uint64_t seed)
+      : tokens(tokens),
+        columns(columns),
+        values(random_floats(tokens * columns, seed)),
+        q(tokens * columns),
+        scale(tokens * (columns / 32)),
+        sums(tokens * (columns / 32) * 2) {
+    if (columns % 32 == 0) {
+      quantize_activations_reference(values.data(), tokens, columns, q.data(), scale.data(),
+                                     sums.data());
+    }
+  }
+
+  QuantizedActivations view() const {
+    return {q.data(), scale.data(), sums.data(), values.data(), columns};
+  }
+
+  /// What the product of this format multiplies.
+  double value(BlockType type, int64_t t, int64_t c) const {
+    const int64_t at = t * columns + c;
+    return is_float(type) ? values[at] : static_cast<double>(scale[at / 32]) * q[at];
+  }
+
+  /// y [tokens, rows]; what the product must not write holds 12345.
+  Floats product(const TestWeights& w, int64_t first, int64_t last, PanelMatmul* matmul) const {
+    Floats y(tokens * w.rows, 12345.0f);
+    matmul(w.matrix(), view(), tokens, first, last, y.data(), w.rows);
+    return y;
+  }
+};
+
+class PanelsOf : public testing::TestWithParam<BlockType> {};
+INSTANTIATE_TEST_SUITE_P(Formats, PanelsOf, testing::ValuesIn(kAllTypes),
+                         [](const auto& info) { return std::string(block_info(info.param).name); });
+
+}  // namespace cadre::kernels
