@@ -15,12 +15,6 @@ using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-Tensor empty_rows(const Tensor& x, int64_t width) {
-  std::vector<int64_t> sizes = x.sizes().vec();
-  sizes.back() = width;
-  return torch::empty(sizes, x.options());
-}
-
 Tensor activate(const Tensor& gate_up) {
   const int64_t inner = gate_up.size(-1) / 2;
   Tensor y = empty_rows(gate_up, inner);

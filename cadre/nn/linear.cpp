@@ -20,12 +20,6 @@ int64_t rows_of(const Tensor& x) {
   return std::accumulate(x.sizes().begin(), x.sizes().end() - 1, int64_t{1}, std::multiplies<>());
 }
 
-Tensor empty_rows(const Tensor& x, int64_t width) {
-  std::vector<int64_t> sizes = x.sizes().vec();
-  sizes.back() = width;
-  return torch::empty(sizes, x.options());
-}
-
 void multiply(const Tensor& x, const Tensor& weight, float beta, Tensor& y) {
   const int64_t in = weight.size(1), out = weight.size(0);
   gemm(Op::kNone, Op::kTranspose, rows_of(x), out, in, 1, x.data_ptr<float>(), in,

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "cadre/base/error.h"
+#include "cadre/base/parallel.h"
 #include "cadre/nn/test_gradients.h"
 
 namespace cadre {
@@ -70,6 +71,14 @@ TEST(Linear, RefusesWhatDoesNotFit) {
   EXPECT_THROW(cadre::linear(Tensor(), weight), UsageError);
   EXPECT_THROW(linears(x, {weight, torch::zeros({9, 6})}), UsageError);
   EXPECT_THROW(Linear(LinearOptions{.in = 0, .out = 3}), UsageError);
+}
+
+TEST(Linear, KeepsTheTeamThatTorchWouldCut) {
+  const Tensor large = torch::ones({1000, 1000});
+  torch::set_num_threads(num_threads() + 1);
+  EXPECT_EQ((large + large).sum().item<float>(), 2e6f);
+  cadre::linear(torch::zeros({1, 5}), torch::zeros({9, 5}));
+  EXPECT_EQ(torch::get_num_threads(), num_threads());
 }
 
 TEST(Linear, InitialisesFromTorchsSeed) {

@@ -27,6 +27,12 @@ torch::Tensor dense_fp32(const torch::Tensor& x, std::string_view name) {
   return x.contiguous();
 }
 
+torch::Tensor empty_rows(const torch::Tensor& x, int64_t width) {
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = width;
+  return torch::empty(sizes, x.options());
+}
+
 torch::Tensor dense_ids(const torch::Tensor& ids, int64_t limit, std::string_view name,
                         int64_t ignored) {
   if (!ids.defined() || ids.scalar_type() != torch::kInt64) {

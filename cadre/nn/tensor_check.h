@@ -18,6 +18,9 @@ void check_fp32(const torch::Tensor& x, std::string_view name);
 /// to.
 torch::Tensor dense_fp32(const torch::Tensor& x, std::string_view name);
 
+/// Uninitialised, shaped like `x` but for the last dimension.
+torch::Tensor empty_rows(const torch::Tensor& x, int64_t width);
+
 /// `ids` as dense int64, each in [0, limit) or equal to `ignored`. Throws UsageError and names the
 /// culprit.
 torch::Tensor dense_ids(const torch::Tensor& ids, int64_t limit, std::string_view name,
