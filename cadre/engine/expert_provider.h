@@ -14,13 +14,10 @@
 
 namespace cadre::engine {
 
-/// One expert's three matrices in panel form, ready to compute with. Biases are null where the
-/// model has none.
+/// One expert's three matrices in panel form, ready to compute with. (Experts' biases are few, and
+/// stay in memory with the trunk.)
 struct ExpertPanels {
   kernels::PanelMatrix gate, up, down;
-  const float* gate_bias = nullptr;
-  const float* up_bias = nullptr;
-  const float* down_bias = nullptr;
 };
 
 struct ExpertCounters {

@@ -24,25 +24,38 @@ namespace cadre::engine {
 struct SourceTensor {
   std::string name;
   kernels::BlockType type;
-  std::vector<int64_t> shape;  ///< outermost first: [E, rows, columns], [rows, columns] or [n]
+  std::vector<int64_t> shape;        ///< outermost first: [E, rows, columns], [rows, columns], [n]
   std::span<const std::byte> bytes;  ///< in the map
-  int file = 0;                      ///< index into files()
+  int file = -1;                     ///< index into files(); -1 = cannot be read directly
   int64_t file_offset = 0;           ///< of the first byte, for direct reads
 };
+
+/// Whether float matrices may be stored in another type while loading: a directory's yes, a file
+/// that was quantised on purpose no.
+enum class StoredAs { kAsIs, kAsAsked };
 
 class TensorSource {
  public:
   virtual ~TensorSource() = default;
   virtual const ModelSpec& spec() const = 0;
+  /// Null when there is none. Throws FormatError for a type that the engine does not compute with.
   virtual const SourceTensor* find(const std::string& name) const = 0;
   /// Throws FormatError that names the tensor and the file.
   const SourceTensor& require(const std::string& name) const;
+  /// Every tensor's name, as find() takes it; experts stored one by one are left out.
+  virtual std::vector<std::string> names() const = 0;
   virtual const std::vector<std::filesystem::path>& files() const = 0;
+  /// What errors call this model.
+  virtual std::string where() const = 0;
+  /// Throws FormatError when there is none, or of a kind that is not supported.
+  virtual Tokenizer tokenizer() const = 0;
   /// The chat template (Jinja text), when there is one.
   virtual std::optional<std::string> chat_template() const = 0;
-  /// A directory stores each expert as a tensor of its own: the slices of
-  /// "blk.L.ffn_{gate,up,down}_exps.weight" one by one.
+  /// One expert's matrix [rows, columns]: a slice of the stacked tensor
+  /// ("blk.L.ffn_{gate,up,down}_exps.weight"), half a slice of a fused "ffn_gate_up_exps", or a
+  /// tensor of its own, as directories and old Mixtral files have it. Throws FormatError.
   virtual SourceTensor expert_slice(const std::string& stacked_name, int64_t expert) const = 0;
+  virtual StoredAs stored_as() const = 0;
   /// 16 hex digits over spec, tensor table and file sizes: names caches and snapshots.
   virtual std::string fingerprint() const = 0;
 };
@@ -50,5 +63,10 @@ class TensorSource {
 /// Opens a .gguf file (finding its other parts when split) or a checkpoint directory. Throws
 /// IoError, FormatError.
 std::unique_ptr<TensorSource> open_source(const std::filesystem::path& path);
+
+/// Entries [first, first + count) of a tensor's leading dimension.
+SourceTensor slice_of(const SourceTensor& tensor, int64_t first, int64_t count);
+/// One entry of it, that dimension dropped.
+SourceTensor entry_of(const SourceTensor& tensor, int64_t index);
 
 }  // namespace cadre::engine
