@@ -139,6 +139,10 @@ class Cursor {
     return static_cast<GgufType>(id);
   }
 
+  std::span<const std::byte> since(uint64_t begin) const {
+    return bytes_.subspan(begin, at_ - begin);
+  }
+
   GgufValue value(GgufType type, const std::string& what) {
     if (type == GgufType::kString) return text(what);
     if (type == GgufType::kArray) return array(what, 1);
@@ -195,17 +199,29 @@ GgufTensor read_tensor(Cursor& cursor, const std::string& where) {
     throw FormatError("{}: {} has {} dimensions, more than {}", where, what, dims, kMaxDims);
   for (uint32_t i = 0; i < dims; ++i) tensor.dims.push_back(cursor.number<int64_t>(what));
   const auto id = cursor.number<uint32_t>(what);
-  const auto* type =
-      std::find_if(std::begin(kTensorTypes), std::end(kTensorTypes),
-                   [&](const GgufTensorType& candidate) { return candidate.id == id; });
-  if (type == std::end(kTensorTypes))
-    throw FormatError("{}: {} has the unknown type {}", where, what, id);
+  const GgufTensorType* type = find_gguf_tensor_type(id);
+  if (type == nullptr) throw FormatError("{}: {} has the unknown type {}", where, what, id);
   tensor.type = *type;
   tensor.offset = cursor.number<uint64_t>(what);
   return tensor;
 }
 
 }  // namespace
+
+const GgufTensorType* find_gguf_tensor_type(uint32_t id) {
+  for (const GgufTensorType& type : kTensorTypes)
+    if (type.id == id) return &type;
+  return nullptr;
+}
+
+const GgufTensorType* find_gguf_tensor_type(std::string_view name) {
+  const auto upper = [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; };
+  std::string wanted(name);
+  std::transform(wanted.begin(), wanted.end(), wanted.begin(), upper);
+  for (const GgufTensorType& type : kTensorTypes)
+    if (type.name == wanted) return &type;
+  return nullptr;
+}
 
 GgufReader::GgufReader(const std::filesystem::path& path) : file_(path), where_(path.string()) {
   read(file_->bytes());
@@ -229,8 +245,10 @@ void GgufReader::read(std::span<const std::byte> bytes) {
     const std::string key(cursor.text("a key"));
     const std::string what = "key " + quote(key);
     const GgufType type = cursor.type(what);
+    const uint64_t begin = cursor.position();
     if (!metadata_.emplace(key, cursor.value(type, what)).second)
       throw FormatError("{}: {} is there twice", where_, what);
+    raw_metadata_.emplace(key, GgufRawValue{type, cursor.since(begin)});
   }
   for (uint64_t i = 0; i < tensors; ++i) {
     tensors_.push_back(read_tensor(cursor, where_));
@@ -301,6 +319,21 @@ std::vector<int64_t> GgufReader::integers(const std::string& key) const {
   }
   if (width == 0 || result.size() != array->size)
     throw FormatError("{}: key {} is no array of 64-bit integers", where_, quote(key));
+  return result;
+}
+
+std::vector<float> GgufReader::numbers(const std::string& key) const {
+  const auto* array = std::get_if<GgufArray>(&value(key));
+  const bool fits =
+      array != nullptr && (array->type == GgufType::kF32 || array->type == GgufType::kF64);
+  if (!fits) throw FormatError("{}: key {} is no array of numbers", where_, quote(key));
+  const uint64_t width = size_of(array->type);
+  std::vector<float> result;
+  result.reserve(array->size);
+  for (uint64_t i = 0; i < array->size; ++i) {
+    const GgufValue number = load_number(array->type, array->numbers.data() + i * width);
+    result.push_back(static_cast<float>(std::get<double>(number)));
+  }
   return result;
 }
 

@@ -54,6 +54,15 @@ struct GgufTensorType {
   const char* name;
   int64_t elements, bytes;
 };
+/// By its number in the file, or by name in any case; null when there is none.
+const GgufTensorType* find_gguf_tensor_type(uint32_t id);
+const GgufTensorType* find_gguf_tensor_type(std::string_view name);
+
+/// A value as it lies in the file, for copying it to another one.
+struct GgufRawValue {
+  GgufType type;
+  std::span<const std::byte> bytes;
+};
 
 struct GgufTensor {
   std::string name;
@@ -77,6 +86,8 @@ class GgufReader {
   uint32_t version() const { return version_; }
   const std::map<std::string, GgufValue>& metadata() const { return metadata_; }
   bool contains(const std::string& key) const { return metadata_.contains(key); }
+  /// The same values unread.
+  const std::map<std::string, GgufRawValue>& raw_metadata() const { return raw_metadata_; }
   /// Typed access. Throws FormatError when the key is missing or of another type.
   int64_t integer(const std::string& key) const;
   double number(const std::string& key) const;
@@ -85,6 +96,8 @@ class GgufReader {
   const std::vector<std::string_view>& strings(const std::string& key) const;
   /// An array of integers of any width; throws when one does not fit int64.
   std::vector<int64_t> integers(const std::string& key) const;
+  /// An array of floating-point numbers.
+  std::vector<float> numbers(const std::string& key) const;
 
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   /// Null when there is no such tensor.
@@ -98,6 +111,7 @@ class GgufReader {
   std::string where_;
   uint32_t version_ = 0;
   std::map<std::string, GgufValue> metadata_;
+  std::map<std::string, GgufRawValue> raw_metadata_;
   std::vector<GgufTensor> tensors_;
   std::map<std::string, size_t> tensor_index_;
 };
