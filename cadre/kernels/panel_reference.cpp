@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "cadre/kernels/panel_layout.h"
+#include "cadre/kernels/panel_product.h"
 #include "cadre/kernels/panels.h"
 
 namespace cadre::kernels {
@@ -129,24 +130,33 @@ void quantize_activations_reference(const float* x, int64_t tokens, int64_t colu
   }
 }
 
-void panel_matmul_reference(const PanelMatrix& weights, const QuantizedActivations& x,
-                            int64_t tokens, int64_t first_panel, int64_t last_panel, float* y,
-                            int64_t y_stride) {
+void panel_product_reference(const PanelMatrix& weights, const QuantizedActivations& x,
+                             const PanelPart& part, const PanelOutput& output) {
   const PanelLayout layout = panel_layout(weights.type);
   const int64_t stride = panel_stride(weights.type, weights.columns);
   const int64_t columns = weights.columns, blocks = columns / kActivationBlock;
-  const int64_t last_row = std::min(weights.rows, last_panel * kPanelRows);
-  for (int64_t t = 0; t < tokens; ++t) {
-    const int64_t at = x.rows == nullptr ? t : x.rows[t];
-    for (int64_t r = first_panel * kPanelRows; r < last_row; ++r) {
+  const int64_t first_row = part.first_panel * kPanelRows;
+  const int64_t last_row = std::min(weights.rows, part.last_panel * kPanelRows);
+  for (int64_t t = 0; t < part.last_token - part.first_token; ++t) {
+    const int64_t token = part.first_token + t;
+    const int64_t at = x.rows == nullptr ? token : x.rows[token];
+    float* out = output.out + (output.rows == nullptr ? t : output.rows[t]) * output.stride;
+    for (int64_t r = first_row; r < last_row; ++r) {
       const std::byte* panel = weights.data + r / kPanelRows * stride;
-      y[t * y_stride + r] =
+      out[r - first_row] =
           layout.is_float()
               ? float_output(weights.type, panel, r % kPanelRows, columns, x.values + at * columns)
               : quantised_output(layout, panel, r % kPanelRows, columns, x.q + at * columns,
                                  x.scale + at * blocks, x.sums + at * blocks * 2);
     }
   }
+}
+
+void panel_matmul_reference(const PanelMatrix& weights, const QuantizedActivations& x,
+                            int64_t tokens, int64_t first_panel, int64_t last_panel, float* y,
+                            int64_t y_stride) {
+  panel_product_reference(weights, x, {0, tokens, first_panel, last_panel},
+                          {y + first_panel * kPanelRows, y_stride});
 }
 
 }  // namespace cadre::kernels

@@ -26,47 +26,49 @@ inline int64_t columns_of(BlockType type, int64_t blocks) {
   return is_float(type) ? 32 * blocks + 1 : block_info(type).elements * blocks;
 }
 
+/// Where a block's half floats stand.
+inline std::vector<int64_t> halves_at(BlockType type) {
+  switch (type) {
+    case BlockType::kMXFP4:
+      return {};
+    case BlockType::kQ2_K:
+      return {80, 82};
+    case BlockType::kQ3_K:
+      return {108};
+    case BlockType::kQ6_K:
+      return {208};
+    case BlockType::kQ4_K:
+    case BlockType::kQ5_K:
+      return {0, 2};
+    default:
+      return {0};
+  }
+}
+
+/// Gives blocks random scales of usual size.
+inline void randomize_scales(BlockType type, uint64_t seed, std::vector<std::byte>& blocks) {
+  Random random(seed);
+  const int64_t bytes = block_info(type).bytes;
+  for (int64_t block = 0; block < static_cast<int64_t>(blocks.size()); block += bytes) {
+    if (type == BlockType::kMXFP4) blocks[block] = static_cast<std::byte>(118 + random.below(6));
+    for (const int64_t at : halves_at(type)) {
+      const uint16_t half = float_to_half(0.02f * random.normal());
+      std::memcpy(blocks.data() + block + at, &half, 2);
+    }
+  }
+}
+
 /// Random bytes as blocks: every pattern a file may hold but scales that are not finite.
 inline std::vector<std::byte> random_blocks(BlockType type, int64_t count, uint64_t seed) {
   const BlockInfo& info = block_info(type);
-  Random random(seed);
+  std::vector<std::byte> blocks(count / info.elements * info.bytes);
   if (is_float(type)) {
-    const Floats values = random_floats(count, seed);
-    std::vector<std::byte> blocks(count * info.bytes);
-    quantize(type, values.data(), count, blocks.data());
+    quantize(type, random_floats(count, seed).data(), count, blocks.data());
     return blocks;
   }
-  std::vector<std::byte> blocks(count / info.elements * info.bytes);
+  Random random(seed);
   for (std::byte& b : blocks) b = static_cast<std::byte>(random.below(256));
-  const auto put_half = [&](std::byte* at) {
-    const uint16_t half = float_to_half(0.02f * random.normal());
-    std::memcpy(at, &half, 2);
-  };
-  for (int64_t at = 0; at < static_cast<int64_t>(blocks.size()); at += info.bytes) {
-    std::byte* block = blocks.data() + at;
-    switch (type) {
-      case BlockType::kMXFP4:
-        block[0] = static_cast<std::byte>(118 + random.below(6));
-        break;
-      case BlockType::kQ2_K:
-        put_half(block + 80);
-        put_half(block + 82);
-        break;
-      case BlockType::kQ3_K:
-        put_half(block + 108);
-        break;
-      case BlockType::kQ6_K:
-        put_half(block + 208);
-        break;
-      case BlockType::kQ4_K:
-      case BlockType::kQ5_K:
-        put_half(block);
-        put_half(block + 2);
-        break;
-      default:
-        put_half(block);
-    }
-  }
+  randomize_scales(type, seed + 1, blocks);
   return blocks;
 }
 
@@ -109,6 +111,10 @@ struct TestActivations {
         q(tokens * columns),
         scale(tokens * (columns / 32)),
         sums(tokens * (columns / 32) * 2) {
+    quantize();
+  }
+
+  void quantize() {
     if (columns % 32 == 0) {
       quantize_activations_reference(values.data(), tokens, columns, q.data(), scale.data(),
                                      sums.data());
