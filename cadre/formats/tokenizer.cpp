@@ -1,9 +1,11 @@
 #include "cadre/formats/tokenizer.h"
 
 #include <array>
+#include <optional>
 
 #include "cadre/base/error.h"
 #include "cadre/formats/file.h"
+#include "cadre/formats/spm.h"
 #include "cadre/formats/tokenizer_added.h"
 #include "cadre/formats/tokenizer_parts.h"
 #include "cadre/formats/tokenizer_text.h"
@@ -32,27 +34,20 @@ std::vector<bpe::AddedToken> findable(const std::vector<bpe::AddedToken>& added,
   return tokens;
 }
 
-}  // namespace
+std::vector<std::string> texts_of(const spm::Vocabulary& vocabulary) {
+  std::vector<std::string> texts;
+  texts.reserve(vocabulary.pieces.size());
+  for (size_t id = 0; id < vocabulary.pieces.size(); ++id)
+    texts.push_back(spm::text_of(vocabulary.pieces[id], vocabulary.types[id]));
+  return texts;
+}
 
-struct Tokenizer::State {
-  bpe::Parts parts;
-  std::unordered_map<std::string_view, TokenId> ids;  // views into parts.tokens
-  std::vector<std::string> bytes;
-  std::vector<char> special;
-  bpe::Cutting cutting;
-  bpe::Splitter splitter;
-  bpe::Merger merger;
-  bpe::AddedTokenFinder all_added, plain_added;
-  TokenId end_of_text = -1;
-
-  State(bpe::Parts from, const std::string& where);
-  std::array<TokenId, 256> byte_ids() const;
-  std::unordered_map<std::string, TokenId> whole_words() const;
-  void encode(std::string_view text, std::vector<TokenId>& out) const;
-  void encode_valid(std::string_view valid, std::vector<TokenId>& out) const;
+/// From a piece of text without added tokens to ids.
+class TextEncoder {
+ public:
+  virtual ~TextEncoder() = default;
+  virtual void encode(std::string_view text, std::vector<TokenId>& out) const = 0;
 };
-
-namespace {
 
 /// Runs `make`, and puts where it happened before a complaint that cannot know.
 template <typename Make>
@@ -64,27 +59,33 @@ auto located(const std::string& where, Make make) {
   }
 }
 
-}  // namespace
+using Ids = std::unordered_map<std::string_view, TokenId>;
 
-Tokenizer::State::State(bpe::Parts from, const std::string& where)
-    : parts(std::move(from)),
-      ids(bpe::index_tokens(parts.tokens, where)),
-      bytes(bytes_of(parts)),
-      special(parts.tokens.size()),
-      cutting(bpe::read_frame(parts.frame, where)),
-      splitter(located(where + ": pre_tokenizer", [&] { return bpe::Splitter(cutting.rules); })),
-      merger(located(where + ": model: merges",
-                     [&] { return bpe::Merger(byte_ids(), parts.merges, whole_words()); })),
-      all_added(findable(parts.added, SpecialTokens::kParse)),
-      plain_added(findable(parts.added, SpecialTokens::kAsText)) {
-  for (const bpe::AddedToken& token : parts.added) special[token.id] = token.special;
-  for (const std::string_view name : kEndsOfText) {
-    const auto id = ids.find(name);
-    if (end_of_text < 0 && id != ids.end() && special[id->second]) end_of_text = id->second;
-  }
-}
+class ByteLevelEncoder : public TextEncoder {
+ public:
+  ByteLevelEncoder(const bpe::Parts& parts, const Ids& ids, const std::vector<std::string>& bytes,
+                   const std::string& where)
+      : cutting_(bpe::read_frame(parts.frame, where)),
+        splitter_(
+            located(where + ": pre_tokenizer", [&] { return bpe::Splitter(cutting_.rules); })),
+        merger_(located(where + ": model: merges", [&] {
+          return bpe::Merger(byte_ids(ids, bytes), parts.merges, whole_words(parts));
+        })) {}
 
-std::array<TokenId, 256> Tokenizer::State::byte_ids() const {
+  void encode(std::string_view text, std::vector<TokenId>& out) const override;
+
+ private:
+  static std::array<TokenId, 256> byte_ids(const Ids& ids, const std::vector<std::string>& bytes);
+  std::unordered_map<std::string, TokenId> whole_words(const bpe::Parts& parts) const;
+  void encode_valid(std::string_view valid, std::vector<TokenId>& out) const;
+
+  bpe::Cutting cutting_;
+  bpe::Splitter splitter_;
+  bpe::Merger merger_;
+};
+
+std::array<TokenId, 256> ByteLevelEncoder::byte_ids(const Ids& ids,
+                                                    const std::vector<std::string>& bytes) {
   std::array<TokenId, 256> result;
   for (int byte = 0; byte < 256; ++byte) {
     const auto id = ids.find(bpe::letter_of(static_cast<uint8_t>(byte)));
@@ -96,9 +97,10 @@ std::array<TokenId, 256> Tokenizer::State::byte_ids() const {
   return result;
 }
 
-std::unordered_map<std::string, TokenId> Tokenizer::State::whole_words() const {
+std::unordered_map<std::string, TokenId> ByteLevelEncoder::whole_words(
+    const bpe::Parts& parts) const {
   std::unordered_map<std::string, TokenId> words;
-  if (!cutting.ignore_merges) return words;
+  if (!cutting_.ignore_merges) return words;
   std::vector<char> outside(parts.tokens.size());
   for (const bpe::AddedToken& token : parts.added) outside[token.id] = !token.in_vocabulary;
   for (size_t id = 0; id < parts.tokens.size(); ++id)
@@ -107,9 +109,9 @@ std::unordered_map<std::string, TokenId> Tokenizer::State::whole_words() const {
   return words;
 }
 
-void Tokenizer::State::encode(std::string_view text, std::vector<TokenId>& out) const {
+void ByteLevelEncoder::encode(std::string_view text, std::vector<TokenId>& out) const {
   std::string prefixed;
-  if (cutting.add_prefix_space && !text.empty() && text[0] != ' ') {
+  if (cutting_.add_prefix_space && !text.empty() && text[0] != ' ') {
     prefixed = " ";
     text = prefixed += text;
   }
@@ -118,15 +120,62 @@ void Tokenizer::State::encode(std::string_view text, std::vector<TokenId>& out) 
     if (valid > 0) encode_valid(text.substr(0, valid), out);
     text.remove_prefix(valid);
     if (text.empty()) break;
-    merger.encode(text.substr(0, 1), out);
+    merger_.encode(text.substr(0, 1), out);
     text.remove_prefix(1);
   }
 }
 
-void Tokenizer::State::encode_valid(std::string_view valid, std::vector<TokenId>& out) const {
+void ByteLevelEncoder::encode_valid(std::string_view valid, std::vector<TokenId>& out) const {
   std::string composed;
-  if (cutting.normalize && !bpe::surely_nfc(valid)) valid = composed = bpe::nfc(valid);
-  splitter.split(valid, [&](std::string_view word) { merger.encode(word, out); });
+  if (cutting_.normalize && !bpe::surely_nfc(valid)) valid = composed = bpe::nfc(valid);
+  splitter_.split(valid, [&](std::string_view word) { merger_.encode(word, out); });
+}
+
+class SentencePieceEncoder : public TextEncoder {
+ public:
+  SentencePieceEncoder(const spm::Vocabulary& vocabulary, const std::string& where)
+      : encoder_(vocabulary, where) {}
+  void encode(std::string_view text, std::vector<TokenId>& out) const override {
+    encoder_.encode(text, out);
+  }
+
+ private:
+  spm::Encoder encoder_;
+};
+
+}  // namespace
+
+struct Tokenizer::State {
+  bpe::Parts parts;
+  std::optional<spm::Vocabulary> pieces;  // of SentencePiece vocabularies
+  Ids ids;                                // views into parts.tokens
+  std::vector<std::string> bytes;
+  std::vector<char> special;
+  std::unique_ptr<const TextEncoder> encoder;
+  bpe::AddedTokenFinder all_added, plain_added;
+  TokenId end_of_text = -1;
+
+  State(bpe::Parts from, std::optional<spm::Vocabulary> vocabulary, const std::string& where);
+};
+
+Tokenizer::State::State(bpe::Parts from, std::optional<spm::Vocabulary> vocabulary,
+                        const std::string& where)
+    : parts(std::move(from)),
+      pieces(std::move(vocabulary)),
+      ids(bpe::index_tokens(parts.tokens, where)),
+      bytes(pieces ? texts_of(*pieces) : bytes_of(parts)),
+      special(parts.tokens.size()),
+      all_added(findable(parts.added, SpecialTokens::kParse)),
+      plain_added(findable(parts.added, SpecialTokens::kAsText)) {
+  if (pieces)
+    encoder = std::make_unique<SentencePieceEncoder>(*pieces, where);
+  else
+    encoder = std::make_unique<ByteLevelEncoder>(parts, ids, bytes, where);
+  for (const bpe::AddedToken& token : parts.added) special[token.id] = token.special;
+  for (const std::string_view name : kEndsOfText) {
+    const auto id = ids.find(name);
+    if (end_of_text < 0 && id != ids.end() && special[id->second]) end_of_text = id->second;
+  }
 }
 
 Tokenizer Tokenizer::load(const std::filesystem::path& file_or_folder) {
@@ -136,7 +185,10 @@ Tokenizer Tokenizer::load(const std::filesystem::path& file_or_folder) {
 }
 
 Tokenizer Tokenizer::parse(std::string_view json, const std::string& where) {
-  return Tokenizer(std::make_shared<const State>(bpe::parse_parts(json, where), where));
+  bpe::Parts parts = bpe::parse_parts(json, where);
+  std::optional<spm::Vocabulary> pieces;
+  if (spm::is_spm(parts.frame)) pieces = spm::vocabulary_of(parts, where);
+  return Tokenizer(std::make_shared<const State>(std::move(parts), std::move(pieces), where));
 }
 
 Tokenizer Tokenizer::from_vocabulary(std::vector<std::string> tokens,
@@ -165,17 +217,33 @@ Tokenizer Tokenizer::from_vocabulary(std::vector<std::string> tokens,
     const auto [left, right] = bpe::split_merge(merge, where);
     parts.merges.push_back(bpe::resolve_merge(left, right, ids, where));
   }
-  return Tokenizer(std::make_shared<const State>(std::move(parts), where));
+  return Tokenizer(std::make_shared<const State>(std::move(parts), std::nullopt, where));
+}
+
+Tokenizer Tokenizer::from_sentencepiece(std::vector<std::string> pieces, std::vector<float> scores,
+                                        std::vector<int32_t> types, BlankPrefix prefix) {
+  const std::string where = "vocabulary";
+  spm::Vocabulary vocabulary = {.pieces = std::move(pieces),
+                                .scores = std::move(scores),
+                                .types = std::move(types),
+                                .add_space_prefix = prefix == BlankPrefix::kBeforeText};
+  vocabulary.check(where);
+  bpe::Parts parts = spm::parts_without_merges(vocabulary);
+  return Tokenizer(std::make_shared<const State>(std::move(parts), std::move(vocabulary), where));
 }
 
 Tokenizer Tokenizer::train(std::span<const std::string_view> texts,
                            const TokenizerTraining& options) {
-  return Tokenizer(std::make_shared<const State>(bpe::train_parts(texts, options), "training"));
+  return Tokenizer(
+      std::make_shared<const State>(bpe::train_parts(texts, options), std::nullopt, "training"));
 }
 
 void Tokenizer::save(const std::filesystem::path& file) const { write_file(file, to_json()); }
 
-std::string Tokenizer::to_json() const { return bpe::to_json(state_->parts); }
+std::string Tokenizer::to_json() const {
+  const bool merges_missing = state_->pieces && state_->parts.merges.empty();
+  return bpe::to_json(merges_missing ? spm::parts_of(*state_->pieces) : state_->parts);
+}
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, SpecialTokens special) const {
   std::vector<TokenId> out;
@@ -184,20 +252,22 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, SpecialTokens spec
   bpe::AddedTokenFinder::Match match;
   size_t at = 0;
   for (; finder.find(text, at, &match); at = match.end) {
-    state_->encode(text.substr(at, match.begin - at), out);
+    state_->encoder->encode(text.substr(at, match.begin - at), out);
     out.push_back(match.id);
   }
-  state_->encode(text.substr(at), out);
+  state_->encoder->encode(text.substr(at), out);
   return out;
 }
 
-std::string Tokenizer::decode(std::span<const TokenId> ids) const {
+std::string Tokenizer::decode(std::span<const TokenId> ids, Place place) const {
   std::string text;
   for (const TokenId id : ids) {
     if (id < 0 || id >= vocabulary_size())
       throw UsageError("token id {} is outside the vocabulary of {}", id, vocabulary_size());
     text += state_->bytes[id];
   }
+  const bool prefixed = state_->pieces && state_->pieces->add_space_prefix;
+  if (place == Place::kStartOfText && prefixed && text.starts_with(' ')) text.erase(0, 1);
   return text;
 }
 

@@ -1,8 +1,9 @@
 #pragma once
 
-/// Byte-level BPE tokenizers in the Hugging Face `tokenizer.json` form: load, train, save, encode,
-/// decode. (Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016;
-/// byte level: GPT-2, 2019.)
+/// BPE tokenizers in the Hugging Face `tokenizer.json` form: load, train, save, encode, decode.
+/// Byte-level ones, and SentencePiece's (Llama 1 and 2), which are not trained here. (Sennrich et
+/// al., "Neural Machine Translation of Rare Words with Subword Units", 2016; byte level: GPT-2,
+/// 2019.)
 
 #include <cstdint>
 #include <filesystem>
@@ -48,6 +49,13 @@ class Tokenizer {
                                    const std::vector<std::string>& merges,
                                    PreTokenizer pre_tokenizer, std::vector<TokenId> special = {},
                                    std::vector<TokenId> added = {});
+  /// A SentencePiece-style BPE vocabulary as GGUF stores it (index = id): pieces in which "▁" is a
+  /// blank, their scores, and their types (1 normal, 2 unknown, 3 control, 4 user-defined, 5
+  /// unused, 6 byte). With kBeforeText, encode() puts a blank before a text and after each special
+  /// token in it, as Llama's tokenizer does. Throws FormatError.
+  enum class BlankPrefix { kNone, kBeforeText };
+  static Tokenizer from_sentencepiece(std::vector<std::string> pieces, std::vector<float> scores,
+                                      std::vector<int32_t> types, BlankPrefix prefix);
   /// Learns merges from the texts; deterministic: ties go to the pair of lower ids. Any bytes are
   /// accepted.
   static Tokenizer train(std::span<const std::string_view> texts, const TokenizerTraining& options);
@@ -65,8 +73,11 @@ class Tokenizer {
   enum class SpecialTokens { kParse, kAsText };
   std::vector<TokenId> encode(std::string_view text,
                               SpecialTokens special = SpecialTokens::kAsText) const;
-  /// Ids to bytes. Throws UsageError for an id outside the vocabulary.
-  std::string decode(std::span<const TokenId> ids) const;
+  /// Ids to bytes. A blank that encode() puts before a text is dropped only when asked for: a
+  /// continuation that is decoded token by token must keep its own. Throws UsageError for an id
+  /// outside the vocabulary.
+  enum class Place { kMiddle, kStartOfText };
+  std::string decode(std::span<const TokenId> ids, Place place = Place::kMiddle) const;
 
   int64_t vocabulary_size() const;
   /// The id of a token given in its stored form, or -1.

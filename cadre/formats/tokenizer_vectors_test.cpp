@@ -45,14 +45,15 @@ std::vector<std::vector<TokenId>> read_ids(const fs::path& path) {
   return lines;
 }
 
-void expect_vectors(const Tokenizer& tokenizer, const std::string& name) {
+void expect_vectors(const Tokenizer& tokenizer, const std::string& name,
+                    Tokenizer::Place place = Tokenizer::Place::kMiddle) {
   const auto texts = read_texts(vectors_folder() / (name + ".gguf.inp"));
   const auto ids = read_ids(vectors_folder() / (name + ".gguf.out"));
   ASSERT_EQ(texts.size(), 46u) << "the last string has no separator after it";
   ASSERT_GE(ids.size(), texts.size());
   for (size_t i = 0; i < texts.size(); ++i) {
     EXPECT_EQ(tokenizer.encode(texts[i]), ids[i]) << name << " string " << i << ": " << texts[i];
-    EXPECT_EQ(tokenizer.decode(ids[i]), texts[i]) << name << " string " << i;
+    EXPECT_EQ(tokenizer.decode(ids[i], place), texts[i]) << name << " string " << i;
   }
 }
 
@@ -86,6 +87,21 @@ TEST(TokenizerVectors, DeepseekCoder) {
   SKIP_WITHOUT_VECTORS();
   expect_vectors(from_gguf("ggml-vocab-deepseek-coder", PreTokenizer::kDeepseekCoder),
                  "ggml-vocab-deepseek-coder");
+}
+
+TEST(TokenizerVectors, LlamaSentencePiece) {
+  SKIP_WITHOUT_VECTORS();
+  const std::string name = "ggml-vocab-llama-spm", file = name + ".gguf.gz";
+  const std::string bytes = gunzip(read_file(vectors_folder() / file), file, 1 << 26);
+  const GgufReader gguf(std::as_bytes(std::span(bytes)), file);
+  const auto& pieces = gguf.strings("tokenizer.ggml.tokens");
+  const auto types = gguf.integers("tokenizer.ggml.token_type");
+  const auto tokenizer = Tokenizer::from_sentencepiece(
+      {pieces.begin(), pieces.end()}, gguf.numbers("tokenizer.ggml.scores"),
+      {types.begin(), types.end()}, Tokenizer::BlankPrefix::kBeforeText);
+  expect_vectors(tokenizer, name, Tokenizer::Place::kStartOfText);
+  expect_vectors(Tokenizer::parse(tokenizer.to_json(), "saved"), name,
+                 Tokenizer::Place::kStartOfText);
 }
 
 /// Published tokenizer.json files are too large for the repository: a variable tells where one is.
