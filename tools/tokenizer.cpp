@@ -40,10 +40,10 @@ Tokenizer train(const Options& options) {
   }
   for (const auto& domain : domains)
     texts.insert(texts.end(), domain.documents.begin(), domain.documents.end());
-  constexpr int64_t kPermille = 1000;
-  Progress progress({.label = "train tokenizer", .total = kPermille, .unit = "permille"});
+  constexpr int64_t kPercent = 100;
+  Progress progress({.label = "train tokenizer", .total = kPercent, .unit = "%"});
   const auto advance = [&](double share) {
-    progress.advance(static_cast<int64_t>(share * kPermille) - progress.done());
+    progress.advance(static_cast<int64_t>(share * kPercent) - progress.done());
   };
   Tokenizer tokenizer = Tokenizer::train(texts, {.vocabulary = options.vocabulary,
                                                  .min_frequency = options.min_frequency,

@@ -119,7 +119,7 @@ std::map<std::string, std::string> CommandLine::values(const std::string& group)
     if (option->get_group() != group || option->get_lnames().empty()) continue;
     values[option->get_lnames().front()] =
         option->empty() ? option->get_default_str()
-                        : fmt::format("{}", fmt::join(option->results(), ","));
+                        : fmt::format("{}", fmt::join(option->reduced_results(), ","));
   }
   return values;
 }

@@ -9,6 +9,8 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <type_traits>
+#include <vector>
 
 namespace cadre {
 
@@ -19,11 +21,14 @@ class CommandLine {
 
   CLI::App& app() { return app_; }
 
-  /// An option with its help; the default shown is the target's value.
+  /// An option with its help; the default shown is the target's value. Given twice, the last one
+  /// counts (a script's options can be overridden by appending); a list collects all.
   template <typename T>
   CLI::Option* add(const std::string& group, const std::string& names, T& target,
                    const std::string& help) {
-    return app_.add_option(names, target, help)->group(group)->capture_default_str();
+    CLI::Option* option = app_.add_option(names, target, help)->group(group)->capture_default_str();
+    if constexpr (!std::is_same_v<T, std::vector<std::string>>) option->take_last();
+    return option;
   }
   CLI::Option* add_flag(const std::string& group, const std::string& names, bool& target,
                         const std::string& help) {

@@ -12,6 +12,7 @@ void add_architecture(CommandLine& line, ModelConfig& config) {
           "--architecture", set,
           "Names and keys of the checkpoint: deepseek and olmoe have experts, llama is dense")
       ->group(kModelGroup)
+      ->take_last()
       ->default_str(std::string(name_of(config.architecture)));
 }
 

@@ -141,10 +141,10 @@ Tokenizer make_tokenizer(const PreparationOptions& options,
   std::vector<std::string_view> texts;
   for (const auto& split : splits)
     texts.insert(texts.end(), split.training.begin(), split.training.end());
-  constexpr int64_t kPermille = 1000;
-  Progress progress({.label = "train tokenizer", .total = kPermille, .unit = "permille"});
+  constexpr int64_t kPercent = 100;
+  Progress progress({.label = "train tokenizer", .total = kPercent, .unit = "%"});
   const auto advance = [&](double share) {
-    progress.advance(static_cast<int64_t>(share * kPermille) - progress.done());
+    progress.advance(static_cast<int64_t>(share * kPercent) - progress.done());
   };
   Tokenizer tokenizer =
       Tokenizer::train(texts, {.vocabulary = options.vocabulary, .progress = advance});

@@ -126,7 +126,8 @@ void insert_option(toml::table& group, const CLI::Option& option) {
   const std::string key = key_of(option);
   const bool is_list = option.get_items_expected_max() > 1;
   if (!is_list) {
-    const std::string text = option.empty() ? option.get_default_str() : option.results().back();
+    const std::string text =
+        option.empty() ? option.get_default_str() : option.reduced_results().back();
     if (text.empty() && option.get_expected_min() != 0) return;
     insert_scalar([&](auto value) { group.insert(key, value); }, text, option);
     return;
