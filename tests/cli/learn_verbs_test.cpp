@@ -67,14 +67,14 @@ TEST(Quickstart, DoesTheMainJobAndSaysSoAgain) {
 
 TEST(Quickstart, InterruptedRunGivesTheSameNumbers) {
   const SmallWorld world;
-  const std::vector<std::string> more = {"--steps", "60"};
+  const std::vector<std::string> more = {"--steps", "300"};
   ASSERT_EQ(run_cadre(world.quickstart(more)).exit_code, 0);
   const json whole = json::parse(content_of(world / "quick/summary.json"));
   fs::remove_all(world / "quick");
 
   for (const std::string model : {"moe", "dense"}) {
     Program program(world.quickstart(more));
-    if (!wait_for_lines(program, world / "quick" / model / "metrics.jsonl", 10)) continue;
+    ASSERT_TRUE(wait_for_lines(program, world / "quick" / model / "metrics.jsonl", 10)) << model;
     program.signal(SIGINT);
     const ProgramResult result = program.wait();
     EXPECT_EQ(result.exit_code, 130) << result.err;
