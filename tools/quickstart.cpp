@@ -8,6 +8,7 @@
 #include "cadre/base/interrupt.h"
 #include "cadre/base/log.h"
 #include "cadre/base/main.h"
+#include "cadre/base/memory.h"
 #include "cadre/base/plot.h"
 #include "cadre/base/units.h"
 #include "cadre/formats/file.h"
@@ -210,5 +211,6 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  cadre::keep_freed_memory();
   return cadre::run_main("quickstart", [&] { return run(argc, argv); });
 }

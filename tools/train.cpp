@@ -5,6 +5,8 @@
 #include "cadre/base/error.h"
 #include "cadre/base/interrupt.h"
 #include "cadre/base/main.h"
+#include "cadre/base/memory.h"
+#include "cadre/base/timer.h"
 #include "cadre/base/units.h"
 #include "cadre/formats/file.h"
 #include "cadre/training/trainer.h"
@@ -26,11 +28,14 @@ struct Options {
   TrainOptions training;
   PreparationOptions data;
   bool json = false;
+  bool profile = false;
 };
 
 void add_options(CommandLine& line, Options& options) {
   line.add(kOutputGroup, "--out", options.out, "Folder for everything: model/, data/, train.toml");
   line.add_flag(kOutputGroup, "--json", options.json, "Print the result as JSON");
+  line.add_flag(kOutputGroup, "--profile", options.profile,
+                "Print where the time went: own shares by section, on stderr");
   line.add(kTrainingGroup, "--from", options.from,
            "Start from this checkpoint's weights, shape and tokenizer instead of fresh ones");
   add_preparation_options(line, options.data);
@@ -80,6 +85,7 @@ int train(Options& options, const std::string& resolved) {
   write_file(options.out / "train.toml", resolved);
   install_interrupt_handlers();
   const TrainResult result = run_with_display(trainer, "train", options.training.steps);
+  if (options.profile) std::cerr << Profile::global().table();
   if (result.end == TrainResult::End::kInterrupted) return interrupt_exit_code();
   print_result(options, result);
   return 0;
@@ -99,5 +105,6 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  cadre::keep_freed_memory();
   return cadre::run_main("train", [&] { return run(argc, argv); });
 }

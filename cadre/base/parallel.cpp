@@ -51,6 +51,8 @@ void set_num_threads(int threads) {
   omp_set_num_threads(threads);
 }
 
+bool in_parallel_loop() { return omp_in_parallel() != 0; }
+
 void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
   if (n <= 0) return;
   const int64_t ranges = std::min<int64_t>(num_threads(), n / std::max<int64_t>(grain, 1));

@@ -15,6 +15,9 @@ int num_threads();
 /// Sets the number of threads of parallel_for, oneDNN and (through OpenMP) LibTorch. At least 1.
 void set_num_threads(int threads);
 
+/// True inside a parallel loop (ours, oneDNN's or LibTorch's): what runs there runs on one thread.
+bool in_parallel_loop();
+
 /// Calls body(begin, end) on disjoint ranges that cover [0, n), at least `grain` long but for the
 /// last, statically split over the team. Runs inline when there is one range, one thread, or when
 /// already inside a parallel loop. The first exception of a body is rethrown after the loop.

@@ -6,6 +6,7 @@
 
 #include "cadre/base/parallel.h"
 #include "cadre/kernels/gemm.h"
+#include "cadre/kernels/kernel_timer.h"
 #include "cadre/kernels/scratch.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -192,6 +193,8 @@ void clear_rows(float* x, int64_t rows, int64_t stride, int64_t dim) {
 
 void attention(const AttentionShape& shape, const float* q, const float* k, const float* v,
                float* out, float* lse) {
+  static Profile::Section& section = Profile::global().section("attention");
+  const KernelTimer timer(section);
   const int64_t blocks = (shape.length + kQueryBlock - 1) / kQueryBlock;
   parallel_tasks(shape.batch * shape.heads * blocks, [&](int64_t task) {
     const int64_t head = task / blocks;
@@ -205,6 +208,8 @@ void attention(const AttentionShape& shape, const float* q, const float* k, cons
 void attention_backward(const AttentionShape& shape, const float* q, const float* k, const float* v,
                         const float* out, const float* lse, const float* dout, float* dq, float* dk,
                         float* dv) {
+  static Profile::Section& section = Profile::global().section("attention_backward");
+  const KernelTimer timer(section);
   const Gradients gradients{q, k, v, out, lse, dout, dq, dk, dv};
   const int64_t group = shape.heads / shape.kv_heads;
   // One task owns a key head's dk and dv: its query heads and blocks follow each other in fixed

@@ -7,6 +7,7 @@
 #include "cadre/kernels/activation.h"
 #include "cadre/kernels/few_rows.h"
 #include "cadre/kernels/gemm.h"
+#include "cadre/kernels/kernel_timer.h"
 #include "cadre/kernels/row_tiles.h"
 #include "cadre/kernels/scratch.h"
 
@@ -164,6 +165,8 @@ class BusyExperts {
 void expert_ffn(const ExpertFfnShape& shape, const int64_t* offsets, const float* x,
                 const float* w_gate, const float* w_up, const float* w_down, float* gate_up,
                 float* y) {
+  static Profile::Section& section = Profile::global().section("expert_ffn");
+  const KernelTimer timer(section);
   const int64_t hidden = shape.hidden;
   const int64_t inner = shape.inner;
   const std::vector<RowTile> tiles =
@@ -196,6 +199,8 @@ void expert_ffn_backward(const ExpertFfnShape& shape, const int64_t* offsets, co
                          const float* w_gate, const float* w_up, const float* w_down,
                          const float* gate_up, const float* dy, float* dx, float* dw_gate,
                          float* dw_up, float* dw_down) {
+  static Profile::Section& section = Profile::global().section("expert_ffn_backward");
+  const KernelTimer timer(section);
   const Backward backward{shape, x, w_gate, w_up, w_down, gate_up, dy, dx, dw_gate, dw_up, dw_down};
   std::vector<RowTile> whole;
   std::vector<RowTile> busy;

@@ -14,6 +14,7 @@
 #include "cadre/base/error.h"
 #include "cadre/base/parallel.h"
 #include "cadre/kernels/few_rows.h"
+#include "cadre/kernels/kernel_timer.h"
 #include "cadre/kernels/scratch.h"
 
 namespace cadre::kernels {
@@ -112,6 +113,8 @@ void gemm(Op op_a, Op op_b, int64_t m, int64_t n, int64_t k, float alpha, const 
           int64_t lda, const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
   if (m == 0 || n == 0) return;
   if (k == 0) return scale(m, n, beta, c, ldc);
+  static Profile::Section& section = Profile::global().section("gemm");
+  const KernelTimer timer(section);
   if (op_b == Op::kTranspose && m >= kTurnRows && ldb >= k) {
     thread_local Scratch scratch;
     float* turned = scratch.floats(n * k);
