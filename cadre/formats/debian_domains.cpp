@@ -64,6 +64,9 @@ std::string with_replacements(std::string text) {
   return valid.empty() ? std::move(text) : valid + std::string(rest);
 }
 
+/// Bytes worth opening another path of a domain for.
+constexpr int64_t kLeastRoom = 4096;
+
 void cut(std::string& text, int64_t max_bytes) {
   text.resize(utf8_boundary(text, static_cast<size_t>(std::max<int64_t>(max_bytes, 0))));
 }
@@ -105,7 +108,8 @@ Domain read_debian_domain(const DebianDomain& domain, const CorpusLimits& limits
   std::error_code ignored;
   for (const fs::path& path : domain.paths) {
     const int64_t room = limits.max_bytes - read.bytes();
-    if (room <= 0) break;
+    // A rest of a few bytes would hold the head of a document and no text.
+    if (!read.documents.empty() && room < kLeastRoom) break;
     if (!fs::exists(root / path, ignored)) continue;
     add_path(read, root, path, room);
   }
