@@ -129,7 +129,7 @@ std::vector<Domain> read_domains(const std::vector<DomainSource>& sources, int64
 /// held out.
 HeldOutSplit hold_out(const Domain& domain, const PreparationOptions& options) {
   constexpr int64_t kFewestHeldOut = 4;
-  constexpr int64_t kSmallestBlock = 256;
+  constexpr int64_t kSmallestBlock = 64;
   const int64_t enough = domain.bytes() / (options.hold_out_every * kFewestHeldOut);
   const int64_t block = std::clamp(enough, kSmallestBlock, options.block_kib * kKib);
   return split_held_out(domain.documents, block, options.hold_out_every);
