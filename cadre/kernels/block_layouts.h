@@ -102,40 +102,37 @@ inline int8_t scale_q3(const uint8_t* b, int64_t j) {
   return static_cast<int8_t>((low | (high << 4)) - 32);
 }
 
-/// q - 32 of value i in 0 .. 255 of Q6_K.
-inline int q6_value(const BlockQ6_K& block, int64_t i) {
-  const int64_t half = i / 128, l = i % 32, row = (i % 128) / 32;
-  const int low = block.low[half * 64 + (row % 2) * 32 + l];
-  const int nibble = row < 2 ? low & 15 : low >> 4;
+// Quants of a K-quant by sub-block b in 0 .. 7 and value l in 0 .. 31 of it: all but the last index
+// is fixed in a loop over l, so that the compiler turns it into vectors.
+
+/// q of Q6_K, 0 to 63.
+inline int q6_value(const BlockQ6_K& block, int64_t b, int64_t l) {
+  const int64_t half = b / 4, row = b % 4;
+  const int low = (block.low[half * 64 + row % 2 * 32 + l] >> (row < 2 ? 0 : 4)) & 15;
   const int high = (block.high[half * 32 + l] >> (2 * row)) & 3;
-  return (nibble | (high << 4)) - 32;
+  return low | (high << 4);
 }
 
-/// q - 4 (or q - 0 with its high bit set) of value i of Q3_K: a cleared high bit subtracts 4.
-inline int q3_value(const BlockQ3_K& block, int64_t i) {
-  const int64_t half = i / 128, l = i % 32, row = (i % 128) / 32;
-  const int low = (block.q[half * 32 + l] >> (2 * row)) & 3;
-  const int high = (block.high[l] >> (half * 4 + row)) & 1;
-  return low - (high ? 0 : 4);
+/// q of Q3_K, 0 to 7.
+inline int q3_value(const BlockQ3_K& block, int64_t b, int64_t l) {
+  const int low = (block.q[b / 4 * 32 + l] >> (2 * (b % 4))) & 3;
+  return low | (((block.high[l] >> b) & 1) << 2);
 }
 
-/// q of value i of Q2_K, 0 to 3.
-inline int q2_value(const BlockQ2_K& block, int64_t i) {
-  const int64_t half = i / 128, l = i % 32, row = (i % 128) / 32;
-  return (block.q[half * 32 + l] >> (2 * row)) & 3;
+/// q of Q2_K, 0 to 3.
+inline int q2_value(const BlockQ2_K& block, int64_t b, int64_t l) {
+  return (block.q[b / 4 * 32 + l] >> (2 * (b % 4))) & 3;
 }
 
-/// q of value i of Q4_K, 0 to 15.
-inline int q4k_value(const BlockQ4_K& block, int64_t i) {
-  const int byte = block.q[(i / 64) * 32 + i % 32];
-  return (i / 32) % 2 == 0 ? byte & 15 : byte >> 4;
+/// q of Q4_K, 0 to 15.
+inline int q4k_value(const BlockQ4_K& block, int64_t b, int64_t l) {
+  return (block.q[b / 2 * 32 + l] >> (b % 2 * 4)) & 15;
 }
 
-/// q of value i of Q5_K, 0 to 31.
-inline int q5k_value(const BlockQ5_K& block, int64_t i) {
-  const int byte = block.q[(i / 64) * 32 + i % 32];
-  const int nibble = (i / 32) % 2 == 0 ? byte & 15 : byte >> 4;
-  return nibble | (((block.high[i % 32] >> (i / 32)) & 1) << 4);
+/// q of Q5_K, 0 to 31.
+inline int q5k_value(const BlockQ5_K& block, int64_t b, int64_t l) {
+  const int low = (block.q[b / 2 * 32 + l] >> (b % 2 * 4)) & 15;
+  return low | (((block.high[l] >> b) & 1) << 4);
 }
 
 /// Nibble i in 0 .. 31 of Q4_0, IQ4_NL and MXFP4.

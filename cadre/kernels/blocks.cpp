@@ -57,7 +57,8 @@ void decode_q8_0(const BlockQ8_0& block, float* y) {
 
 void decode_q4_0(const BlockQ4_0& block, float* y) {
   const float d = half_to_float(block.d);
-  for (int i = 0; i < 32; ++i) y[i] = d * static_cast<float>(nibble_of(block.q, i) - 8);
+  for (int i = 0; i < 16; ++i) y[i] = d * static_cast<float>((block.q[i] & 15) - 8);
+  for (int i = 0; i < 16; ++i) y[i + 16] = d * static_cast<float>((block.q[i] >> 4) - 8);
 }
 
 void decode_iq4_nl(const BlockQ4_0& block, float* y) {
@@ -74,31 +75,47 @@ void decode_mxfp4(const BlockMXFP4& block, float* y) {
 template <typename Block, typename Value>
 void decode_with_minima(const Block& block, Value value, float* y) {
   const float d = half_to_float(block.d), dmin = half_to_float(block.dmin);
-  for (int64_t i = 0; i < kSuperBlock; ++i) {
-    const ScaleMin s = scale_min_k4(block.scales, i / 32);
-    y[i] = d * s.scale * static_cast<float>(value(block, i)) - dmin * s.minimum;
+  for (int64_t b = 0; b < 8; ++b, y += 32) {
+    const ScaleMin s = scale_min_k4(block.scales, b);
+    const float scale = d * s.scale, minimum = dmin * s.minimum;
+    for (int64_t l = 0; l < 32; ++l) {
+      y[l] = scale * static_cast<float>(value(block, b, l)) - minimum;
+    }
+  }
+}
+
+/// Q6_K and Q3_K: a scale for 16 values, no minimum.
+template <typename Block, typename Scale, typename Value>
+void decode_halves(const Block& block, Scale scale_of, Value value, int offset, float* y) {
+  const float d = half_to_float(block.d);
+  for (int64_t half = 0; half < 16; ++half) {
+    const float scale = d * scale_of(block, half);
+    for (int64_t l = half % 2 * 16; l < half % 2 * 16 + 16; ++l) {
+      y[half / 2 * 32 + l] = scale * static_cast<float>(value(block, half / 2, l) - offset);
+    }
   }
 }
 
 void decode_q6_k(const BlockQ6_K& block, float* y) {
-  const float d = half_to_float(block.d);
-  for (int64_t i = 0; i < kSuperBlock; ++i) {
-    y[i] = d * block.scales[i / 16] * static_cast<float>(q6_value(block, i));
-  }
+  const auto scale = [](const BlockQ6_K& from, int64_t half) { return from.scales[half]; };
+  decode_halves(block, scale, q6_value, 32, y);
 }
 
 void decode_q3_k(const BlockQ3_K& block, float* y) {
-  const float d = half_to_float(block.d);
-  for (int64_t i = 0; i < kSuperBlock; ++i) {
-    y[i] = d * scale_q3(block.scales, i / 16) * static_cast<float>(q3_value(block, i));
-  }
+  const auto scale = [](const BlockQ3_K& from, int64_t half) {
+    return scale_q3(from.scales, half);
+  };
+  decode_halves(block, scale, q3_value, 4, y);
 }
 
 void decode_q2_k(const BlockQ2_K& block, float* y) {
   const float d = half_to_float(block.d), dmin = half_to_float(block.dmin);
-  for (int64_t i = 0; i < kSuperBlock; ++i) {
-    const uint8_t s = block.scales[i / 16];
-    y[i] = d * (s & 15) * static_cast<float>(q2_value(block, i)) - dmin * (s >> 4);
+  for (int64_t half = 0; half < 16; ++half) {
+    const uint8_t s = block.scales[half];
+    const float scale = d * (s & 15), minimum = dmin * (s >> 4);
+    for (int64_t l = half % 2 * 16; l < half % 2 * 16 + 16; ++l) {
+      y[half / 2 * 32 + l] = scale * static_cast<float>(q2_value(block, half / 2, l)) - minimum;
+    }
   }
 }
 
@@ -161,19 +178,6 @@ void dequantize(BlockType type, const std::byte* blocks, int64_t count, float* v
     case BlockType::kQ2_K:
       return each_block<BlockQ2_K>(blocks, count, kSuperBlock, values, decode_q2_k);
   }
-}
-
-float half_to_float(uint16_t half) {
-  const uint32_t sign = uint32_t{half & 0x8000u} << 16;
-  const uint32_t magnitude = half & 0x7fffu;
-  if (magnitude >= 0x7c00u) {  // infinity and NaN
-    return std::bit_cast<float>(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
-  }
-  if (magnitude < 0x400u) {  // zero and subnormal: exact in fp32
-    const float value = std::ldexp(static_cast<float>(magnitude), -24);
-    return sign ? -value : value;
-  }
-  return std::bit_cast<float>(sign | ((magnitude << 13) + (112u << 23)));
 }
 
 uint16_t float_to_half(float value) {

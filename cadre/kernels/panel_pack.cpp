@@ -28,11 +28,6 @@ void put_half(std::byte* halves, int64_t row, uint16_t half) {
   std::memcpy(halves + row * 2, &half, 2);
 }
 
-std::byte* put_bytes(const Codes& codes, int64_t row, std::byte* plane) {
-  for (int k = 0; k < 8; ++k) put_word(plane, k, row, codes.word(k));
-  return plane + 512;
-}
-
 std::byte* put_nibbles(const Codes& codes, int64_t row, std::byte* plane) {
   for (int k = 0; k < 4; ++k) {
     put_word(plane, k, row,
@@ -60,42 +55,41 @@ std::byte* put_bits(const Codes& codes, int shift, int64_t row, std::byte* plane
 }
 
 void put_planes(const PanelLayout& layout, const Codes& codes, int64_t row, std::byte* plane) {
-  if (layout.bytes) plane = put_bytes(codes, row, plane);
   if (layout.nibbles) plane = put_nibbles(codes, row, plane);
   if (layout.pairs) plane = put_pairs(codes, layout.nibbles ? 4 : 0, row, plane);
   if (layout.bits) plane = put_bits(codes, layout.nibbles ? 4 : 2, row, plane);
 }
 
-Codes codes_of(const uint8_t (&nibbles)[16]) {
-  Codes codes;
-  for (int i = 0; i < 16; ++i) codes.code[i] = nibbles[i] & 15;
-  for (int i = 0; i < 16; ++i) codes.code[i + 16] = nibbles[i] >> 4;
-  return codes;
-}
-
 template <typename Block, typename Value>
 Codes codes_of(const Block& block, int64_t b, Value value) {
   Codes codes;
-  for (int64_t i = 0; i < 32; ++i) codes.code[i] = static_cast<uint8_t>(value(block, 32 * b + i));
+  for (int64_t i = 0; i < 32; ++i) codes.code[i] = static_cast<uint8_t>(value(block, b, i));
   return codes;
+}
+
+/// Nibbles of 32 values in file order already are words of the panel's plane.
+void copy_nibbles(const uint8_t (&nibbles)[16], int64_t row, std::byte* plane) {
+  for (int k = 0; k < 4; ++k) std::memcpy(plane + k * 64 + row * 4, nibbles + 4 * k, 4);
 }
 
 /// Formats of 32 columns a block: scale, then codes.
 void pack_block(const PanelLayout& layout, const BlockQ8_0& block, int64_t row, std::byte* out) {
   put_half(out, row, block.d);
-  Codes codes;
-  for (int i = 0; i < 32; ++i) codes.code[i] = static_cast<uint8_t>(block.q[i] + 128);
-  put_planes(layout, codes, row, out + layout.scale_bytes);
+  for (int k = 0; k < 8; ++k) {
+    uint32_t word;
+    std::memcpy(&word, block.q + 4 * k, 4);
+    put_word(out + layout.scale_bytes, k, row, word ^ 0x80808080u);
+  }
 }
 
 void pack_block(const PanelLayout& layout, const BlockQ4_0& block, int64_t row, std::byte* out) {
   put_half(out, row, block.d);
-  put_planes(layout, codes_of(block.q), row, out + layout.scale_bytes);
+  copy_nibbles(block.q, row, out + layout.scale_bytes);
 }
 
 void pack_block(const PanelLayout& layout, const BlockMXFP4& block, int64_t row, std::byte* out) {
   out[row] = static_cast<std::byte>(block.e);
-  put_planes(layout, codes_of(block.q), row, out + layout.scale_bytes);
+  copy_nibbles(block.q, row, out + layout.scale_bytes);
 }
 
 /// K-quants: `scales(b)` gives the two bytes of block b.
@@ -134,8 +128,7 @@ void pack_block(const PanelLayout& layout, const BlockQ6_K& block, int64_t row, 
     return {static_cast<uint8_t>(block.scales[2 * b]),
             static_cast<uint8_t>(block.scales[2 * b + 1])};
   };
-  const auto code = [](const BlockQ6_K& from, int64_t i) { return q6_value(from, i) + 32; };
-  pack_super(layout, block, code, scales, row, out);
+  pack_super(layout, block, q6_value, scales, row, out);
 }
 
 void pack_block(const PanelLayout& layout, const BlockQ3_K& block, int64_t row, std::byte* out) {
@@ -143,8 +136,7 @@ void pack_block(const PanelLayout& layout, const BlockQ3_K& block, int64_t row, 
     return {static_cast<uint8_t>(scale_q3(block.scales, 2 * b)),
             static_cast<uint8_t>(scale_q3(block.scales, 2 * b + 1))};
   };
-  const auto code = [](const BlockQ3_K& from, int64_t i) { return q3_value(from, i) + 4; };
-  pack_super(layout, block, code, scales, row, out);
+  pack_super(layout, block, q3_value, scales, row, out);
 }
 
 void pack_block(const PanelLayout& layout, const BlockQ2_K& block, int64_t row, std::byte* out) {

@@ -4,13 +4,14 @@
 #include <functional>
 #include <limits>
 
-#include <hwy/targets.h>
-
 #include "cadre/base/error.h"
 #include "cadre/kernels/panels_test_kit.h"
 
 namespace cadre::kernels {
 namespace {
+
+class PanelsOf : public testing::TestWithParam<BlockType> {};
+INSTANTIATE_TEST_SUITE_P(Formats, PanelsOf, testing::ValuesIn(kAllTypes), format_name);
 
 TEST_P(PanelsOf, ReferenceIsTheProductOfDecodedWeights) {
   const BlockType type = GetParam();
@@ -33,29 +34,6 @@ TEST_P(PanelsOf, ReferenceIsTheProductOfDecodedWeights) {
         ASSERT_NEAR(y[t * rows + r], want, 2e-6 * size + 1e-30) << "token " << t << " row " << r;
       }
     }
-  }
-}
-
-/// Runs the test on every instruction set this machine has.
-void on_every_target(const std::function<void()>& test) {
-  const int64_t all = hwy::SupportedTargets();
-  for (int64_t rest = all; rest != 0; rest &= rest - 1) {
-    const int64_t target = rest & -rest;
-    SCOPED_TRACE(hwy::TargetName(target));
-    hwy::SetSupportedTargetsForTest(target);
-    test();
-    hwy::SetSupportedTargetsForTest(0);
-    if (testing::Test::HasFatalFailure()) return;
-  }
-}
-
-/// NaN equals NaN, whatever its bits.
-void expect_same(const Floats& got, const Floats& want) {
-  ASSERT_EQ(got.size(), want.size());
-  for (size_t i = 0; i < got.size(); ++i) {
-    if (std::isnan(got[i]) && std::isnan(want[i])) continue;
-    ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(want[i]))
-        << "at " << i << ": " << got[i] << " for " << want[i];
   }
 }
 

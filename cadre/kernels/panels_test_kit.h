@@ -3,8 +3,12 @@
 /// Random weights of every format, random activations, and products of them.
 
 #include <gtest/gtest.h>
+#include <hwy/targets.h>
 
+#include <bit>
+#include <cmath>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -139,8 +143,33 @@ struct TestActivations {
   }
 };
 
-class PanelsOf : public testing::TestWithParam<BlockType> {};
-INSTANTIATE_TEST_SUITE_P(Formats, PanelsOf, testing::ValuesIn(kAllTypes),
-                         [](const auto& info) { return std::string(block_info(info.param).name); });
+/// Runs the test on every instruction set this machine has kernels for.
+inline void on_every_target(const std::function<void()>& test) {
+  test();
+  const int64_t ours = HWY_AVX2 | HWY_AVX3 | HWY_AVX3_DL | HWY_NEON;
+  for (int64_t rest = hwy::SupportedTargets() & ours; rest != 0; rest &= rest - 1) {
+    const int64_t target = rest & -rest;
+    SCOPED_TRACE(hwy::TargetName(target));
+    hwy::SetSupportedTargetsForTest(target);
+    test();
+    hwy::SetSupportedTargetsForTest(0);
+    if (testing::Test::HasFatalFailure()) return;
+  }
+}
+
+/// NaN equals NaN, whatever its bits.
+inline void expect_same(const Floats& got, const Floats& want) {
+  ASSERT_EQ(got.size(), want.size());
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (std::isnan(got[i]) && std::isnan(want[i])) continue;
+    ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(want[i]))
+        << "at " << i << ": " << got[i] << " for " << want[i];
+  }
+}
+
+/// Names the cases of a test over formats.
+inline std::string format_name(const testing::TestParamInfo<BlockType>& info) {
+  return std::string(block_info(info.param).name);
+}
 
 }  // namespace cadre::kernels
