@@ -1,6 +1,7 @@
 // Speed of the products on panels. One token: GB/s of weights beside a plain read of the same
 // buffer, measured alternately ("of_read" is the share of its speed), from memory and from the
-// second cache. More tokens: GMAC/s. Decoding, packing and quantising activations: values a second.
+// second cache. More tokens: GMAC/s. team: what a phase costs beside its work. Decoding, packing
+// and quantising activations: values a second.
 
 #include <benchmark/benchmark.h>
 
@@ -202,6 +203,24 @@ void quantise_inputs(benchmark::State& state) {
   count_values(state, BlockType::kF32, 64 * kColumns);
 }
 
+/// Arg: threads. One empty run() and, inside it, 100 barriers.
+void team(benchmark::State& state) {
+  Team members(static_cast<int>(state.range(0)));
+  double runs = 0, barriers = 0;
+  int64_t rounds = 0;
+  for (auto _ : state) {
+    runs += seconds([&] { members.run([](int) {}); });
+    barriers += seconds([&] {
+      members.run([&](int) {
+        for (int i = 0; i < 100; ++i) members.barrier();
+      });
+    });
+    ++rounds;
+  }
+  state.counters["run_ns"] = 1e9 * runs / static_cast<double>(rounds);
+  state.counters["barrier_ns"] = 1e7 * barriers / static_cast<double>(rounds);
+}
+
 std::vector<int64_t> all_formats() {
   std::vector<int64_t> formats;
   for (int64_t type = 0; type <= static_cast<int64_t>(BlockType::kMXFP4); ++type) {
@@ -225,6 +244,7 @@ BENCHMARK(expert)
 BENCHMARK(decode)->ArgNames({"type"})->ArgsProduct({all_formats()});
 BENCHMARK(pack)->ArgNames({"type"})->ArgsProduct({all_formats()});
 BENCHMARK(quantise_inputs);
+BENCHMARK(team)->ArgNames({"threads"})->Arg(1)->Arg(2);
 
 }  // namespace
 }  // namespace cadre::kernels

@@ -8,6 +8,7 @@
 #define CADRE_KERNELS_PANEL_SIMD_INL_H_
 #endif
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -90,24 +91,42 @@ HWY_INLINE VecI dot_wide(VecI acc, VecU codes, int32_t x) {
       acc, hn::Add(pair_dot(hn::BitCast(d, even), x_even), pair_dot(hn::BitCast(d, odd), x_odd)));
 }
 
-/// acc + the dot of four unsigned codes, at most kMost, with the four signed bytes at x, per lane.
-template <int kMost>
-HWY_INLINE VecI dot4(VecI acc, VecU codes, const int8_t* x) {
+/// acc + the dots of vectors [kFirst, kLast) of codes, each at most kMost, with the signed bytes at
+/// x, the same in all lanes: vector k meets bytes 4 k .. 4 k + 3.
+template <int kMost, int kFirst, int kLast>
+HWY_INLINE VecI dots(VecI acc, const VecU (&codes)[8], const int8_t* x) {
 #if HWY_TARGET == HWY_AVX3_DL
   // Written out: Highway 1.0.3 compiles this target without avx512vnni, and the broadcast is free
   // as an operand.
-  const auto& word = *reinterpret_cast<const int8_t(*)[4]>(x);
-  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc.raw) : "v"(codes.raw), "m"(word));
+#pragma GCC unroll 8
+  for (int k = kFirst; k < kLast; ++k) {
+    const auto& word = *reinterpret_cast<const int8_t(*)[4]>(x + 4 * k);
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc.raw) : "v"(codes[k].raw), "m"(word));
+  }
   return acc;
 #elif HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
-  if constexpr (kMost <= 128) {  // 2 * 128 * 127 stays below 2^15: nothing saturates
+  // As many sums of two products as 16 bits hold are added before they are widened.
+  constexpr int kGroup = std::min(kLast - kFirst, 32767 / (kMost * 254));
+  if constexpr (kGroup > 0) {
     const TagI d;
-    return hn::Add(acc,
-                   pair_dot(byte_pairs(codes, hn::Set(d, load_word(x))), hn::Set(d, 0x00010001)));
+    const hn::Repartition<int16_t, TagI> d16;
+#pragma GCC unroll 8
+    for (int k = kFirst; k < kLast; k += kGroup) {
+      auto sum = hn::Zero(d16);
+#pragma GCC unroll 8
+      for (int i = k; i < std::min(k + kGroup, kLast); ++i) {
+        const VecI word = hn::Set(d, load_word(x + 4 * i));
+        sum = hn::Add(sum, hn::BitCast(d16, byte_pairs(codes[i], word)));
+      }
+      acc = hn::Add(acc, pair_dot(hn::BitCast(d, sum), hn::Set(d, 0x00010001)));
+    }
+    return acc;
   }
-  return dot_wide(acc, codes, load_word(x));
-#else
-  return dot_wide(acc, codes, load_word(x));
+#endif
+#if HWY_TARGET != HWY_AVX3_DL
+#pragma GCC unroll 8
+  for (int k = kFirst; k < kLast; ++k) acc = dot_wide(acc, codes[k], load_word(x + 4 * k));
+  return acc;
 #endif
 }
 

@@ -19,9 +19,14 @@ HWY_BEFORE_NAMESPACE();
 namespace cadre::kernels::HWY_NAMESPACE {
 #if CADRE_PANEL_SIMD
 
-/// Tokens of a register tile at most: their sums, eight vectors of codes and the scales fill the
-/// registers of AVX-512; AVX2 has half of them, and NEON needs four times as many.
-constexpr int kMostTokens = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL ? 6 : 4;
+/// Tokens of a register tile at most. AVX-512's registers hold their sums and eight vectors of
+/// codes; float formats have no codes and want eight sums, or each fma waits for the one before.
+/// AVX2 has half the registers, NEON needs four times as many.
+constexpr int most_tokens(BlockType type) {
+  constexpr bool kWide = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL;
+  if (panel_layout(type).is_float()) return kWide ? 8 : 6;
+  return kWide ? 6 : 4;
+}
 
 /// How far ahead of use weights are fetched: the hardware's own look-ahead stops at each page and
 /// reaches 60 % of a plain read's bandwidth.
@@ -174,15 +179,9 @@ HWY_INLINE VecI block_product(const VecU (&codes)[8], const BlockScales& s, cons
     first = pair_dot(sums, hn::Set(d, pair(-kLayout.offset, kHalved ? 0 : -kLayout.offset)));
     if constexpr (kHalved) second = pair_dot(sums, hn::Set(d, pair(0, -kLayout.offset)));
   }
-#pragma GCC unroll 4
-  for (int k = 0; k < 4; ++k) first = dot4<kMost>(first, codes[k], q + 4 * k);
-  if constexpr (!kHalved) {
-#pragma GCC unroll 4
-    for (int k = 4; k < 8; ++k) first = dot4<kMost>(first, codes[k], q + 4 * k);
-    return first;
-  }
-#pragma GCC unroll 4
-  for (int k = 4; k < 8; ++k) second = dot4<kMost>(second, codes[k], q + 4 * k);
+  if constexpr (!kHalved) return dots<kMost, 0, 8>(first, codes, q);
+  first = dots<kMost, 0, 4>(first, codes, q);
+  second = dots<kMost, 4, 8>(second, codes, q);
   return hn::Add(hn::Mul(first, s.first), hn::Mul(second, s.second));
 }
 
@@ -257,12 +256,15 @@ HWY_INLINE void float_tile(const std::byte* panel, int64_t columns, const std::b
   constexpr int64_t kBytes = kPanelRows * (kType == BlockType::kF32 ? 4 : 2);
   for (int64_t c = 0; c < columns; ++c, panel += kBytes) {
     if (c % 8 == 0) prefetch(panel, 8 * kBytes, end);
+    VecF w[kParts];
 #pragma GCC unroll 4
-    for (int part = 0; part < kParts; ++part) {
-      const VecF w = load_column<kType>(panel, part);
+    for (int part = 0; part < kParts; ++part) w[part] = load_column<kType>(panel, part);
 #pragma GCC unroll 8
-      for (int t = 0; t < kTokens; ++t) {
-        acc[part][t] = hn::MulAdd(w, hn::Set(TagF(), x.values[t][c]), acc[part][t]);
+    for (int t = 0; t < kTokens; ++t) {
+      const VecF value = hn::Set(TagF(), x.values[t][c]);
+#pragma GCC unroll 4
+      for (int part = 0; part < kParts; ++part) {
+        acc[part][t] = hn::MulAdd(w[part], value, acc[part][t]);
       }
     }
   }
@@ -325,24 +327,24 @@ HWY_INLINE void tile_of_tokens(const PanelTask& task, int64_t first_token, int64
   }
 }
 
+/// The tokens left when no whole tile is: at most kTokens.
+template <BlockType kType, int kTokens>
+HWY_INLINE void last_tile(const PanelTask& task, int64_t first_token, int64_t token,
+                          int64_t tokens) {
+  if constexpr (kTokens > 0) {
+    if (tokens == kTokens) return tile_of_tokens<kType, kTokens>(task, first_token, token);
+    last_tile<kType, kTokens - 1>(task, first_token, token, tokens);
+  }
+}
+
 template <BlockType kType>
 void tokens_of_panel(const PanelTask& task, int64_t first_token, int64_t tokens) {
+  constexpr int kMost = most_tokens(kType);
   int64_t token = 0;
-  for (; tokens - token >= kMostTokens; token += kMostTokens) {
-    tile_of_tokens<kType, kMostTokens>(task, first_token, token);
+  for (; tokens - token >= kMost; token += kMost) {
+    tile_of_tokens<kType, kMost>(task, first_token, token);
   }
-  if (tokens - token >= 4) {
-    tile_of_tokens<kType, 4>(task, first_token, token);
-    token += 4;
-  }
-  switch (tokens - token) {
-    case 3:
-      return tile_of_tokens<kType, 3>(task, first_token, token);
-    case 2:
-      return tile_of_tokens<kType, 2>(task, first_token, token);
-    case 1:
-      return tile_of_tokens<kType, 1>(task, first_token, token);
-  }
+  last_tile<kType, kMost - 1>(task, first_token, token, tokens - token);
 }
 
 template <BlockType kType>
