@@ -1,7 +1,9 @@
 #pragma once
 
 /// A fixed team of threads that runs one function at a time on all of them: what token generation
-/// wants, hundreds of short parallel phases a token. Spins briefly, then sleeps.
+/// wants, hundreds of short parallel phases a token. A member that waits spins for some 20 us (less
+/// when there are more members than cores), then sleeps. With two idle cores an empty run() costs
+/// 150 ns, a barrier 40 ns.
 
 #include <cstdint>
 #include <functional>
