@@ -5,44 +5,42 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 namespace cadre::engine {
 
-enum class RopeLayout {
-  kNone,
-  kAdjacent,
-  kHalves
-};  ///< element i pairs with i + 1, or with i + dim / 2
-enum class Gating { kSoftmax, kSigmoid, kSoftmaxOfSelected };
+/// Element i pairs with i + 1, or with i + dim / 2.
+enum class RopeLayout { kNone, kAdjacent, kHalves };
+/// kSparseMixer: each expert in turn, weighted by a softmax over those within 2 jitter of the best
+/// (Phi-3.5-MoE).
+enum class Gating { kSoftmax, kSigmoid, kSoftmaxOfSelected, kSparseMixer };
 enum class NormKind { kRms, kLayer };
 enum class QkNorm { kNone, kFullWidth, kPerHead };
-enum class Activation { kSwiGlu, kClampedSwiGlu, kGeluGlu };  ///< kClampedSwiGlu: gpt-oss
-enum class SharedGate {
-  kNone,
-  kSigmoid
-};  ///< qwen2moe multiplies its shared expert by sigmoid(gate . x)
+/// kClampedSwiGlu: gpt-oss.
+enum class Activation { kSwiGlu, kClampedSwiGlu, kGeluGlu };
+/// qwen2moe multiplies its shared expert by sigmoid(gate . x).
+enum class SharedGate { kNone, kSigmoid };
 
 struct RopeSpec {
   RopeLayout layout = RopeLayout::kHalves;
-  int64_t dimension = 0;
-  float base = 10000.0f;
-  enum class Scaling { kNone, kLinear, kYarn } scaling = Scaling::kNone;
-  float factor = 1.0f;
+  int64_t dimension = 0;  ///< of each head's first (latent attention: last) elements
+  float base = 10000.0F;
+  /// kLlama3: wavelengths beyond the original context are stretched, those near it in part.
+  enum class Scaling { kNone, kLinear, kYarn, kLlama3 } scaling = Scaling::kNone;
+  float factor = 1.0F;
   int64_t original_context = 0;
-  float yarn_log_multiplier = 0.0f;
-  std::vector<float> frequency_factors;  ///< per pair, when the file has them
-  float attention_factor = 1.0f;         ///< multiplies cos and sin
+  float beta_fast = 32.0F, beta_slow = 1.0F;    ///< kYarn
+  float low_frequency = 1, high_frequency = 4;  ///< kLlama3
+  float attention_factor = 1.0F;                ///< multiplies cos and sin
 };
 
 struct RouterSpec {
   Gating gating = Gating::kSoftmax;
   bool normalize = false;  ///< selected weights divided by their sum
-  float scale = 1.0f;
+  float scale = 1.0F;
   int64_t groups = 1, groups_used = 1;
 };
 
-/// DeepSeek-V2's multi-head latent attention; unused when kv_rank is 0.
+/// DeepSeek-V2's multi-head latent attention (2024); unused when kv_rank is 0.
 struct LatentSpec {
   int64_t q_rank = 0, kv_rank = 0, rope_width = 0, nope_width = 0, value_width = 0;
 };
@@ -56,23 +54,29 @@ struct ModelSpec {
   int64_t experts = 0, experts_used = 0, expert_intermediate = 0;
   int64_t shared_intermediate = 0;  ///< of all shared experts fused; 0 = none
   NormKind norm = NormKind::kRms;
-  float norm_eps = 1e-5f;
+  float norm_eps = 1e-5F;
   QkNorm qk_norm = QkNorm::kNone;
   Activation activation = Activation::kSwiGlu;
   SharedGate shared_gate = SharedGate::kNone;
   RopeSpec rope;
   RouterSpec router;
   LatentSpec latent;
-  float attention_scale = 0.0f;  ///< 0 = 1 / sqrt(key_width)
-  float clamp_qkv = 0.0f;        ///< 0 = none
+  float attention_scale = 0.0F;  ///< what scores are multiplied by
+  float clamp_qkv = 0.0F;        ///< 0 = none
   int64_t sliding_window = 0;    ///< 0 = none
   int64_t sliding_every = 1;     ///< of how many layers all but the last slide (gpt-oss: 2)
-  float logit_scale = 1.0f, residual_scale = 1.0f, embedding_scale = 1.0f;
+  float logit_scale = 1.0F, residual_scale = 1.0F, embedding_scale = 1.0F;  ///< factors
 
   bool has_experts(int64_t layer) const { return experts > 0 && layer >= leading_dense_layers; }
   bool slides(int64_t layer) const {
     return sliding_window > 0 && (sliding_every == 1 || layer % sliding_every != sliding_every - 1);
   }
+  /// What one cached token holds in a layer: latent attention caches one "head" for all.
+  int64_t cached_heads() const { return latent.kv_rank > 0 ? 1 : kv_heads; }
+  int64_t cached_key_width() const {
+    return latent.kv_rank > 0 ? latent.kv_rank + latent.rope_width : key_width;
+  }
+  int64_t cached_value_width() const { return latent.kv_rank > 0 ? latent.kv_rank : value_width; }
 };
 
 }  // namespace cadre::engine

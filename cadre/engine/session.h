@@ -13,6 +13,7 @@
 
 #include "cadre/engine/expert_provider.h"
 #include "cadre/engine/model_spec.h"
+#include "cadre/engine/router.h"
 #include "cadre/formats/tokenizer.h"
 
 namespace cadre::engine {
@@ -23,23 +24,17 @@ struct ModelOptions {
   int64_t memory = 0;  ///< bytes for the whole process; 0 = what the cgroup and the machine have
                        ///< free, less a margin
   std::optional<int64_t>
-      expert_memory;    ///< bytes for the expert cache; absent = what the budget leaves
-  int threads = 0;      ///< 0 = physical cores this process may use
-  int64_t context = 0;  ///< tokens of KV cache to plan for; 0 = min(model's, 4096)
+      expert_memory;      ///< bytes for the expert cache; absent = what the budget leaves
+  int threads = 0;        ///< 0 = physical cores this process may use
+  int64_t context = 0;    ///< tokens of KV cache to plan for; 0 = min(model's, 4096)
+  int64_t prefill = 512;  ///< tokens that pass through the layers together: more = experts are read
+                          ///< less often, and more memory
   ExpertStorage storage = ExpertStorage::kAuto;
   std::string cache_policy = "score";    ///< score, lru, lfu, plec
   std::string predictor = "gate";        ///< gate, coactivation, frequency, previous, path, none
   std::filesystem::path predictor_file;  ///< weights of the path predictor
   kernels::BlockType quantize_to = kernels::BlockType::kBF16;  ///< checkpoint directories: matrices
                                                                ///< are stored as this while loading
-};
-
-/// Run-time routing knobs that need no retraining.
-struct RoutingOverrides {
-  std::optional<int64_t> experts_per_token;
-  std::optional<float> top_p;
-  float skip_cold =
-      0.0f;  ///< skip a non-resident expert whose weight is below this share of 1 / k; 0 = never
 };
 
 class Session;
@@ -79,6 +74,9 @@ class Model {
   friend class Session;
   struct State;
   explicit Model(std::unique_ptr<State> state);
+  static void check_sessions(std::span<const Slice> slices);
+  void check_slice(const Slice& slice) const;
+  void commit(const Slice& slice);
   std::unique_ptr<State> state_;
 };
 
@@ -95,10 +93,14 @@ class Session {
   const std::vector<TokenId>& tokens() const;
   /// Forgets everything after the first `length` tokens.
   void truncate(int64_t length);
+  /// A session that continues from the first `length` tokens of this one, whose full pages of 64
+  /// tokens both share.
+  Session fork(int64_t length) const;
 
  private:
   friend class Model;
   struct State;
+  explicit Session(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
 

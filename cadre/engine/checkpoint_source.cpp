@@ -1,0 +1,139 @@
+#include "cadre/engine/checkpoint_source.h"
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "cadre/base/error.h"
+#include "cadre/engine/architectures.h"
+#include "cadre/engine/fingerprint.h"
+#include "cadre/formats/file.h"
+#include "cadre/formats/json.h"
+#include "cadre/formats/safetensors.h"
+
+namespace cadre::engine {
+namespace {
+
+using kernels::BlockType;
+
+BlockType block_type_of(DType type, const std::string& name, const std::string& where) {
+  switch (type) {
+    case DType::kF32:
+      return BlockType::kF32;
+    case DType::kF16:
+      return BlockType::kF16;
+    case DType::kBF16:
+      return BlockType::kBF16;
+    default:
+      throw FormatError("{}: tensor {} has type {}, must be F32, F16 or BF16", where, quote(name),
+                        name_of(type));
+  }
+}
+
+class CheckpointSource : public TensorSource {
+ public:
+  explicit CheckpointSource(const std::filesystem::path& folder)
+      : folder_(folder), reader_(folder) {
+    const std::filesystem::path file = folder / "config.json";
+    CheckpointConfig config =
+        read_checkpoint_config(parse_json(read_file(file), file.string()), file.string());
+    spec_ = read_spec(architecture_named(config.architecture, file.string()), config.keys);
+    if (spec_.rope.layout != RopeLayout::kNone) spec_.rope.layout = config.rope;
+    spec_.name = std::filesystem::absolute(folder).lexically_normal().filename().string();
+    for (const auto& [name, view] : reader_.tensors()) add(name, view);
+    const SourceTensor& embedding = require("token_embd.weight");
+    if (embedding.shape.size() != 2) {
+      throw FormatError("{}: tensor \"model.embed_tokens.weight\" must have two dimensions",
+                        where());
+    }
+    spec_.vocabulary = embedding.shape[0];
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+      if (entry.path().extension() == ".safetensors") files_.push_back(entry.path());
+    }
+  }
+
+  const ModelSpec& spec() const override { return spec_; }
+  const std::vector<std::filesystem::path>& files() const override { return files_; }
+  std::string where() const override { return folder_.string(); }
+  StoredAs stored_as() const override { return StoredAs::kAsAsked; }
+  Tokenizer tokenizer() const override { return Tokenizer::load(folder_); }
+
+  const SourceTensor* find(const std::string& name) const override {
+    const auto found = tensors_.find(name);
+    return found == tensors_.end() ? nullptr : &found->second;
+  }
+
+  std::vector<std::string> names() const override {
+    std::vector<std::string> names;
+    for (const auto& [name, tensor] : tensors_) names.push_back(name);
+    return names;
+  }
+
+  std::optional<std::string> chat_template() const override {
+    const auto alone = folder_ / "chat_template.jinja";
+    if (std::filesystem::exists(alone)) return read_file(alone);
+    const auto config = folder_ / "tokenizer_config.json";
+    if (!std::filesystem::exists(config)) return std::nullopt;
+    const auto json = parse_json(read_file(config), config.string());
+    const auto found = json.is_object() ? json.find("chat_template") : json.end();
+    if (found == json.end() || !found->is_string()) return std::nullopt;
+    return found->get<std::string>();
+  }
+
+  SourceTensor expert_slice(const std::string& stacked_name, int64_t expert) const override {
+    const auto found = experts_.find({stacked_name, expert});
+    if (found != experts_.end()) return found->second;
+    throw FormatError("{}: the tensor for {}, expert {}, is missing", where(), stacked_name,
+                      expert);
+  }
+
+  std::string fingerprint() const override {
+    Fingerprint print;
+    print.add(spec_.architecture);
+    for (const auto& [name, view] : reader_.tensors()) {
+      print.add(name);
+      print.add(std::string(name_of(view.dtype)));
+      for (const int64_t size : view.shape) print.add(size);
+    }
+    for (const auto& file : files_) {
+      print.add(static_cast<int64_t>(std::filesystem::file_size(file)));
+    }
+    return print.digits();
+  }
+
+ private:
+  void add(const std::string& name, const TensorView& view) {
+    const auto expert = expert_name_of(name);
+    const std::string known = gguf_name_of(name);
+    if (!expert && known.empty()) {
+      if (name.ends_with("rotary_emb.inv_freq")) return;  // written by old transformers; derived
+      if (layer_of(name).value_or(0) >= spec_.layers) return;  // DeepSeek-V3's next-token head
+      throw FormatError("{}: tensor {} is not part of a {} model", where(), quote(name),
+                        spec_.architecture);
+    }
+    SourceTensor tensor = {.name = name,
+                           .type = block_type_of(view.dtype, name, where()),
+                           .shape = view.shape,
+                           .bytes = view.bytes};
+    if (expert) {
+      experts_.emplace(std::pair(expert->stacked, expert->expert), std::move(tensor));
+    } else {
+      tensors_.emplace(known, std::move(tensor));
+    }
+  }
+
+  std::filesystem::path folder_;
+  SafetensorsReader reader_;
+  std::vector<std::filesystem::path> files_;
+  std::map<std::string, SourceTensor> tensors_;
+  std::map<std::pair<std::string, int64_t>, SourceTensor> experts_;
+  ModelSpec spec_;
+};
+
+}  // namespace
+
+std::unique_ptr<TensorSource> open_checkpoint(const std::filesystem::path& folder) {
+  return std::make_unique<CheckpointSource>(folder);
+}
+
+}  // namespace cadre::engine

@@ -1,0 +1,92 @@
+#include "cadre/engine/panel_memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+namespace cadre::engine {
+namespace {
+
+using kernels::BlockType;
+using kernels::PanelMatrix;
+
+constexpr int64_t kSlab = int64_t{64} << 20;
+constexpr int64_t kAlignment = 64;
+
+bool is_float(BlockType type) {
+  return type == BlockType::kF32 || type == BlockType::kF16 || type == BlockType::kBF16;
+}
+
+}  // namespace
+
+PanelMemory::~PanelMemory() {
+  for (const Slab& slab : slabs_) ::munmap(slab.data, static_cast<size_t>(slab.size));
+}
+
+std::byte* PanelMemory::allocate(int64_t bytes) {
+  const int64_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (slabs_.empty() || slabs_.back().size - slabs_.back().used < size) {
+    const int64_t slab = std::max(size, kSlab);
+    void* data = ::mmap(nullptr, static_cast<size_t>(slab), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) throw std::bad_alloc();
+    ::madvise(data, static_cast<size_t>(slab), MADV_HUGEPAGE);  // advice: refusal costs only speed
+    slabs_.push_back({static_cast<std::byte*>(data), slab, 0});
+  }
+  std::byte* start = slabs_.back().data + slabs_.back().used;
+  slabs_.back().used += size;
+  bytes_ += size;
+  return start;
+}
+
+BlockType Packer::packed_type(const SourceTensor& matrix) const {
+  if (!stored_as_ || !is_float(matrix.type)) return matrix.type;
+  if (is_float(*stored_as_)) return *stored_as_;
+  const int64_t columns = matrix.shape.back();
+  for (const BlockType type : {*stored_as_, BlockType::kQ8_0}) {
+    if (columns % kernels::block_info(type).elements == 0) return type;
+  }
+  return matrix.type;
+}
+
+PanelMatrix Packer::pack(const SourceTensor& matrix) {
+  const int64_t rows = matrix.shape[0], columns = matrix.shape[1];
+  const BlockType type = packed_type(matrix);
+  if (type == matrix.type) return pack_blocks(type, rows, columns, matrix.bytes.data());
+  return pack(floats_of(matrix), rows, columns, type);
+}
+
+PanelMatrix Packer::pack(const std::vector<float>& values, int64_t rows, int64_t columns,
+                         BlockType type) {
+  const int64_t row_bytes = kernels::row_bytes(type, columns);
+  std::vector<std::byte> blocks(static_cast<size_t>(rows * row_bytes));
+  team_.run([&](int thread) {
+    const Range range = share_of(rows, 1, thread, team_.threads());
+    kernels::quantize(type, values.data() + range.begin * columns,
+                      (range.end - range.begin) * columns, blocks.data() + range.begin * row_bytes);
+  });
+  return pack_blocks(type, rows, columns, blocks.data());
+}
+
+PanelMatrix Packer::pack_blocks(BlockType type, int64_t rows, int64_t columns,
+                                const std::byte* blocks) {
+  std::byte* data = memory_.allocate(kernels::panel_bytes(type, rows, columns));
+  const int64_t panels = (rows + kernels::kPanelRows - 1) / kernels::kPanelRows;
+  team_.run([&](int thread) {
+    const Range range = share_of(panels, 1, thread, team_.threads());
+    kernels::pack_panels(type, rows, columns, blocks, range.begin, range.end - range.begin, data);
+  });
+  return {type, rows, columns, data};
+}
+
+std::vector<float> floats_of(const SourceTensor& tensor) {
+  int64_t count = 1;
+  for (const int64_t size : tensor.shape) count *= size;
+  std::vector<float> values(static_cast<size_t>(count));
+  kernels::dequantize(tensor.type, tensor.bytes.data(), count, values.data());
+  return values;
+}
+
+}  // namespace cadre::engine
