@@ -1,0 +1,120 @@
+#include "cadre/engine/expert_files.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "cadre/base/error.h"
+
+namespace cadre::engine {
+namespace {
+
+using kernels::BlockType;
+
+constexpr std::array<const char*, kExpertMatrices> kNames = {"gate", "up", "down"};
+constexpr int64_t kAlignment = 4096;
+
+int64_t align(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+MatrixLayout matrix_of(const SourceTensor& slice, const PackedType& packed_type) {
+  if (slice.shape.size() != 2)
+    throw FormatError("{}: an expert's matrix has {} dimensions, not 2", slice.name,
+                      slice.shape.size());
+  const MatrixLayout matrix = {.type = packed_type(slice),
+                               .rows = slice.shape[0],
+                               .columns = slice.shape[1],
+                               .offset = 0,
+                               .stored = slice.type};
+  const int64_t bytes = matrix.rows * kernels::row_bytes(matrix.stored, matrix.columns);
+  if (bytes != static_cast<int64_t>(slice.bytes.size()))
+    throw FormatError("{}: an expert's matrix has {} bytes, should have {}", slice.name,
+                      slice.bytes.size(), bytes);
+  return matrix;
+}
+
+bool alike(const MatrixLayout& a, const MatrixLayout& b) {
+  return a.type == b.type && a.stored == b.stored && a.rows == b.rows && a.columns == b.columns;
+}
+
+void add_layer(const TensorSource& source, int64_t layer, const PackedType& packed_type,
+               ExpertFiles& files) {
+  LayerLayout& layout = files.layers[layer];
+  for (size_t m = 0; m < kExpertMatrices; ++m) {
+    const std::string stem = fmt::format("blk.{}.ffn_{}_exps", layer, kNames[m]);
+    for (int64_t expert = 0; expert < files.grid.experts; ++expert) {
+      const SourceTensor slice = source.expert_slice(stem + ".weight", expert);
+      const MatrixLayout matrix = matrix_of(slice, packed_type);
+      if (expert == 0) layout.matrices[m] = matrix;
+      if (!alike(matrix, layout.matrices[m]))
+        throw FormatError("{}: expert {} has another shape or type than expert 0", stem, expert);
+      files.parts[files.grid.id(layer, expert)][m] = {
+          .file = slice.file,
+          .offset = slice.file_offset,
+          .bytes = static_cast<int64_t>(slice.bytes.size()),
+          .memory = slice.bytes.data()};
+    }
+  }
+  lay_out(layout);
+}
+
+}  // namespace
+
+void lay_out(LayerLayout& layer) {
+  auto& [gate, up, down] = layer.matrices;
+  gate.offset = 0;
+  up.offset = kernels::panel_bytes(gate.type, gate.rows, gate.columns);
+  down.offset = align(up.offset + kernels::panel_bytes(up.type, up.rows, up.columns));
+  layer.bytes = align(down.offset + kernels::panel_bytes(down.type, down.rows, down.columns));
+}
+
+int64_t ExpertFiles::slot_bytes() const {
+  int64_t bytes = 0;
+  for (const LayerLayout& layer : layers) bytes = std::max(bytes, layer.bytes);
+  return bytes;
+}
+
+int64_t ExpertFiles::count() const {
+  return grid.experts * std::count_if(layers.begin(), layers.end(),
+                                      [](const LayerLayout& layer) { return layer.bytes > 0; });
+}
+
+ExpertPanels ExpertFiles::panels(int64_t layer, const std::byte* slot) const {
+  const auto matrix = [&](ExpertMatrix m) {
+    const MatrixLayout& from = layers[layer].matrices[static_cast<size_t>(m)];
+    return kernels::PanelMatrix{
+        .type = from.type, .rows = from.rows, .columns = from.columns, .data = slot + from.offset};
+  };
+  return {.gate = matrix(ExpertMatrix::kGate),
+          .up = matrix(ExpertMatrix::kUp),
+          .down = matrix(ExpertMatrix::kDown)};
+}
+
+ExpertFiles find_expert_files(const TensorSource& source, const PackedType& packed_type) {
+  const ModelSpec& spec = source.spec();
+  ExpertFiles files;
+  files.grid = {.layers = spec.layers, .experts = spec.experts};
+  files.paths = source.files();
+  files.layers.resize(spec.layers);
+  files.parts.resize(files.grid.size());
+  for (int64_t layer = 0; layer < spec.layers; ++layer)
+    if (spec.has_experts(layer)) add_layer(source, layer, packed_type, files);
+  return files;
+}
+
+void pack_matrix(const MatrixLayout& matrix, const std::byte* rows, std::byte* panels) {
+  const int64_t count = (matrix.rows + kernels::kPanelRows - 1) / kernels::kPanelRows;
+  if (matrix.stored == matrix.type) {
+    kernels::pack_panels(matrix.type, matrix.rows, matrix.columns, rows, 0, count, panels);
+    return;
+  }
+  const int64_t values = matrix.rows * matrix.columns;
+  std::vector<float> numbers(values);
+  kernels::dequantize(matrix.stored, rows, values, numbers.data());
+  std::vector<std::byte> blocks(matrix.rows * kernels::row_bytes(matrix.type, matrix.columns));
+  kernels::quantize(matrix.type, numbers.data(), values, blocks.data());
+  kernels::pack_panels(matrix.type, matrix.rows, matrix.columns, blocks.data(), 0, count, panels);
+}
+
+}  // namespace cadre::engine
