@@ -48,8 +48,8 @@ CADRE_API cadre_session* cadre_session_new(cadre_model* model);
 CADRE_API void cadre_session_free(cadre_session* session);
 /* Adds tokens to the session and computes them; returns its length. */
 CADRE_API int64_t cadre_feed(cadre_session* session, const int32_t* tokens, int64_t count);
-/* The logits after the last token fed, one per vocabulary entry; valid until the next call with this
- * session. NULL before the first feed. */
+/* The logits after the last token fed, one per vocabulary entry; valid until the next call with
+ * this session. NULL before the first feed. */
 CADRE_API const float* cadre_logits(cadre_session* session);
 /* Forgets everything after the first `length` tokens; returns the length. */
 CADRE_API int64_t cadre_truncate(cadre_session* session, int64_t length);

@@ -81,6 +81,7 @@ CommandLine::CommandLine(const std::string& verb, const std::string& more)
   app_.get_formatter()->column_width(34);
   app_.add_option("--threads", threads_, "Threads to compute with; 0 = one per core")
       ->group("general")
+      ->take_last()
       ->check(CLI::Range(0, kMaxThreads))
       ->capture_default_str();
 }

@@ -40,6 +40,8 @@ class CommandLine {
   /// Returns an exit code when nothing is left to do (--help, --version). Sets the number of
   /// threads. Throws UsageError in one line, naming the nearest option when one is unknown.
   std::optional<int> parse(int argc, char** argv);
+  /// As asked for; 0 = one per core.
+  int threads() const { return threads_; }
 
   /// Every option of every group with its value in force, as the TOML file that --config reads.
   std::string resolved_toml() const;

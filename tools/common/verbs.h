@@ -21,7 +21,12 @@ inline constexpr std::array kVerbs = {
     Verb{"eval", "measure a checkpoint's validation loss on each domain"},
     Verb{"generate", "continue a prompt"},
     Verb{"inspect", "show a checkpoint's architecture, parameters and tensors"},
+    Verb{"run", "continue a prompt or chat, within the memory you give"},
+    Verb{"bench", "measure how fast a model reads and writes here"},
+    Verb{"perplexity", "measure how well a model predicts a text"},
     Verb{"routes", "show which experts work on which domain"},
+    Verb{"convert", "turn a checkpoint folder into a GGUF file, or one into a folder"},
+    Verb{"quantize", "store a model's weights in fewer bits, as a GGUF file"},
     Verb{"tokenizer", "train a byte-level BPE tokenizer, encode and decode"},
 };
 
