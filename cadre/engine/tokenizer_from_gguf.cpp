@@ -43,6 +43,12 @@ constexpr std::array kPreNames = {
     PreName{"deepseek-r1-qwen", PreTokenizer::kQwen2},
     PreName{"deepseek-coder", PreTokenizer::kDeepseekCoder},
     PreName{"deepseek-llm", PreTokenizer::kDeepseekLlm},
+    PreName{"deepseek-v3", PreTokenizer::kDeepseekV3},
+    PreName{"gpt-4o", PreTokenizer::kGpt4o},
+    PreName{"refact", PreTokenizer::kStarcoder},
+    PreName{"starcoder", PreTokenizer::kStarcoder},
+    PreName{"smollm", PreTokenizer::kStarcoder},
+    PreName{"command-r", PreTokenizer::kStarcoder},
 };
 
 std::string known_names() {

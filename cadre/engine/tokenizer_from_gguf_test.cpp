@@ -45,8 +45,10 @@ TEST(TokenizerFromGguf, SentencePieceThereAndBack) {
 }
 
 TEST(TokenizerFromGguf, EveryWayOfCuttingHasAName) {
-  for (const auto kind : {PreTokenizer::kGpt2, PreTokenizer::kLlama3, PreTokenizer::kQwen2,
-                          PreTokenizer::kDeepseekCoder, PreTokenizer::kDeepseekLlm}) {
+  for (const auto kind :
+       {PreTokenizer::kGpt2, PreTokenizer::kLlama3, PreTokenizer::kQwen2,
+        PreTokenizer::kDeepseekCoder, PreTokenizer::kDeepseekLlm, PreTokenizer::kDeepseekV3,
+        PreTokenizer::kGpt4o, PreTokenizer::kStarcoder}) {
     EXPECT_EQ(pre_tokenizer_named(name_of(kind)), kind);
     const std::vector<std::string_view> texts = {"a text, a text"};
     const auto tokenizer =

@@ -199,6 +199,8 @@ Tokenizer Tokenizer::from_vocabulary(std::vector<std::string> tokens,
   bpe::Parts parts;
   parts.frame = bpe::frame_of(pre_tokenizer);
   if (pre_tokenizer == PreTokenizer::kQwen2) parts.frame["normalizer"] = {{"type", "NFC"}};
+  if (pre_tokenizer == PreTokenizer::kLlama3 || pre_tokenizer == PreTokenizer::kGpt4o)
+    parts.frame["model"]["ignore_merges"] = true;
   parts.tokens = std::move(tokens);
   for (size_t id = 0; id < parts.tokens.size(); ++id) {
     const std::string& token = parts.tokens[id];

@@ -20,7 +20,16 @@ namespace cadre {
 using TokenId = int32_t;
 
 /// How text is cut before merging: the names that published vocabularies use.
-enum class PreTokenizer { kGpt2, kLlama3, kQwen2, kDeepseekCoder, kDeepseekLlm };
+enum class PreTokenizer {
+  kGpt2,
+  kLlama3,
+  kQwen2,
+  kDeepseekCoder,
+  kDeepseekLlm,
+  kDeepseekV3,
+  kGpt4o,      ///< gpt-oss, too
+  kStarcoder,  ///< Granite, too
+};
 
 struct TokenizerTraining {
   int64_t vocabulary =
@@ -43,8 +52,8 @@ class Tokenizer {
   static Tokenizer parse(std::string_view json, const std::string& where);
   /// From a vocabulary (token strings in the byte-level alphabet, index = id) and merges ("a b"),
   /// as GGUF stores them. `special` are GGUF's control tokens, `added` its user-defined ones: found
-  /// in the text before merging, but ordinary. kQwen2 brings its NFC normalizer. Throws
-  /// FormatError.
+  /// in the text before merging, but ordinary. kQwen2 brings its NFC normalizer, kLlama3 and
+  /// kGpt4o take a word that is a token whole, as the published ones do. Throws FormatError.
   static Tokenizer from_vocabulary(std::vector<std::string> tokens,
                                    const std::vector<std::string>& merges,
                                    PreTokenizer pre_tokenizer, std::vector<TokenId> special = {},

@@ -13,6 +13,14 @@ constexpr const char* kLlama3Regex =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr const char* kQwen2Regex =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr const char* kGpt4oRegex =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
+    R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
+    R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr const char* kDeepseekV3Regex =
+    "[!\"#$%&'()*+,\\-./"
+    ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+    "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
 constexpr const char* kCjkRegex = "[一-龥ࠀ-一가-퟿]+";
 // The cased letters as DeepSeek LLM lists them; escaped where an editor that composes would change
 // them.
@@ -37,6 +45,12 @@ std::vector<std::string> regexes_of(PreTokenizer pre_tokenizer) {
     case PreTokenizer::kDeepseekLlm:
       return {"[\r\n]",  kCasedRegex, "\\s?[!-/:-~！-／：-～‘-‟　-。]+",
               R"(\s+$)", kCjkRegex,   R"(\p{N}+)"};
+    case PreTokenizer::kDeepseekV3:
+      return {R"(\p{N}{1,3})", "[一-龥぀-ゟ゠-ヿ]+", kDeepseekV3Regex};
+    case PreTokenizer::kGpt4o:
+      return {kGpt4oRegex};
+    case PreTokenizer::kStarcoder:
+      return {R"(\p{N})", kGpt2Regex};
   }
   throw Error("unknown pre-tokenizer {}", static_cast<int>(pre_tokenizer));
 }

@@ -109,8 +109,14 @@ void expect_published(const char* variable, const std::string& name) {
   const char* path = std::getenv(variable);
   if (path == nullptr) GTEST_SKIP() << "set " << variable << " to the model's tokenizer.json";
   const Tokenizer tokenizer = Tokenizer::load(path);
-  expect_vectors(tokenizer, name);
-  expect_vectors(Tokenizer::parse(tokenizer.to_json(), "saved"), name);
+  expect_vectors(tokenizer, name, Tokenizer::Place::kStartOfText);
+  expect_vectors(Tokenizer::parse(tokenizer.to_json(), "saved"), name,
+                 Tokenizer::Place::kStartOfText);
+}
+
+TEST(TokenizerVectors, Llama2) {
+  SKIP_WITHOUT_VECTORS();
+  expect_published("CADRE_LLAMA2_TOKENIZER", "ggml-vocab-llama-spm");
 }
 
 TEST(TokenizerVectors, Llama3) {
