@@ -194,7 +194,10 @@ class Generator {
       live.update();
       if (interrupted()) scheduler_.cancel(id);
     }
-    if (kept.failure) std::rethrow_exception(kept.failure);
+    if (kept.failure) {
+      if (!options_.json && !kept.text.empty()) std::cout << std::endl;
+      std::rethrow_exception(kept.failure);
+    }
     return kept;
   }
 
