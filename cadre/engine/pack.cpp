@@ -152,4 +152,11 @@ ExpertFiles read_pack(const std::filesystem::path& path) {
   return files;
 }
 
+ExpertFiles open_expert_files(const TensorSource& source, const PackedType& packed_type) {
+  if (source.spec().experts == 0) return {};
+  for (const std::string& name : source.names())
+    if (name == kChecksums) return read_pack(source.files().front());
+  return find_expert_files(source, packed_type);
+}
+
 }  // namespace cadre::engine

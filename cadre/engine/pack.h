@@ -32,6 +32,11 @@ ExpertFiles read_pack(const std::filesystem::path& path);
 /// The same from memory: `where` names it in errors.
 ExpertFiles read_pack(std::span<const std::byte> bytes, const std::string& where);
 
+/// Where any model's experts are: read_pack() for a pack, find_expert_files() for others. Empty for
+/// a dense model.
+ExpertFiles open_expert_files(const TensorSource& source,
+                              const PackedType& packed_type = stays_as_stored);
+
 struct PackProgress {
   int64_t done = 0, total = 0;  ///< bytes written
 };

@@ -1,0 +1,114 @@
+/// cadre replay: what each cache policy would have hit on recorded routes.
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "cadre/base/error.h"
+#include "cadre/base/main.h"
+#include "cadre/base/plot.h"
+#include "cadre/base/units.h"
+#include "cadre/engine/replay.h"
+#include "tools/common/command_line.h"
+#include "tools/common/json_text.h"
+
+namespace {
+
+using namespace cadre;
+using namespace cadre::engine;
+
+struct Options {
+  std::filesystem::path trace, svg;
+  std::string capacities = "0.5c,0.95c,2c,4c,6c";
+  int64_t warm_up = 0;
+  bool prompt = false, json = false;
+};
+
+/// "64" experts, "2c" cycles, "25%" of all experts.
+int64_t parse_capacity(const RouteTrace& trace, const std::string& text) {
+  size_t used = 0;
+  double value = -1;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {
+  }
+  const std::string unit = text.substr(std::min(used, text.size()));
+  const auto all = static_cast<double>(trace.layers * trace.experts);
+  if (value >= 0 && value <= 1e9 && unit == "c") return capacity_of(trace, value);
+  if (value >= 0 && value <= 100 && unit == "%") return static_cast<int64_t>(value / 100 * all);
+  if (value >= 0 && value <= 1e9 && unit.empty()) return static_cast<int64_t>(value);
+  throw UsageError("--capacity '{}': write experts (64), cycles (2c) or a share of all (25%)",
+                   text);
+}
+
+std::vector<int64_t> parse_capacities(const RouteTrace& trace, const std::string& text) {
+  std::vector<int64_t> capacities;
+  std::stringstream list(text);
+  for (std::string item; std::getline(list, item, ',');)
+    capacities.push_back(parse_capacity(trace, item));
+  if (capacities.empty()) throw UsageError("--capacity is empty");
+  return capacities;
+}
+
+nlohmann::ordered_json cells_json(const RouteTrace& trace, const std::vector<ReplayCell>& cells) {
+  nlohmann::ordered_json json = {{"model", trace.model},     {"layers", trace.layers},
+                                 {"experts", trace.experts}, {"used", trace.used},
+                                 {"tokens", trace.size()},   {"cells", nlohmann::json::array()}};
+  for (const ReplayCell& cell : cells)
+    json["cells"].push_back({{"policy", cell.policy},
+                             {"capacity", cell.capacity},
+                             {"cycles", cell.cycles},
+                             {"requests", cell.requests},
+                             {"hits", cell.hits},
+                             {"hit_rate", cell.hit_rate()}});
+  return json;
+}
+
+void print_table(const RouteTrace& trace, const std::vector<ReplayCell>& cells) {
+  std::cout << fmt::format("{}: {} tokens, {} layers of {} experts, {} used; one cycle is {}\n\n",
+                           trace.model, trace.size(), trace.layers, trace.experts, trace.used,
+                           trace.layers * trace.used);
+  std::cout << replay_table(cells).str();
+  std::cout << "\nplec is given the true routes of each pass as its forecast; belady knows "
+               "everything.\n";
+}
+
+int run(int argc, char** argv) {
+  Options options;
+  CommandLine line("replay",
+                   "Hits of demanded experts only, without prefetch. belady is the bound that no "
+                   "policy can beat. A cycle is what one token needs: experts used x layers.");
+  line.add("trace", "trace", options.trace,
+           "Trace file (cadre run --trace), or a published .route.csv[.gz]")
+      ->required();
+  line.add("trace", "--capacity", options.capacities,
+           "Comma-separated: experts (64), cycles (2c), share of all experts (25%)");
+  line.add("trace", "--warm-up", options.warm_up, "First passes that fill the cache, not counted");
+  line.add_flag("trace", "--prompt", options.prompt,
+                "Replay the prompt's tokens one by one first, not counted");
+  line.add_flag(kOutputGroup, "--json", options.json, "Print JSON");
+  line.add(kOutputGroup, "--svg", options.svg, "Picture to write (.svg or .png)");
+  if (const auto done = line.parse(argc, argv)) return *done;
+
+  const RouteTrace all = read_trace(options.trace);
+  RouteTrace trace = decode_part(all);
+  if (trace.size() == 0) throw UsageError("{}: no generated tokens in it", options.trace.string());
+  ReplayOptions replay = {.warm_up = options.warm_up};
+  if (options.prompt) {
+    replay.warm_up += all.size() - trace.size();
+    trace = token_by_token(all);
+  }
+  const auto cells = replay_all(trace, parse_capacities(trace, options.capacities), replay);
+  if (!options.svg.empty()) write_plot(replay_chart(cells, trace.model), options.svg);
+  if (options.json)
+    std::cout << pretty(cells_json(trace, cells)) << '\n';
+  else
+    print_table(trace, cells);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return cadre::run_main("replay", [&] { return run(argc, argv); });
+}
