@@ -50,7 +50,7 @@ int run(int argc, char** argv) {
                    "predicted from what is before it in the window.");
   options.engine.context = 512;
   add_engine_options(line, options.engine);
-  add_routing_options(line, options.engine.routing);
+  add_routing_options(line, options.engine.routing, "--top-p,--expert-top-p");
   line.add("text", "--text", options.text, "File to predict; - = standard input")->required();
   line.add_flag(kOutputGroup, "--json", options.json, "Print JSON");
   if (const auto done = line.parse(argc, argv)) return *done;

@@ -134,6 +134,10 @@ TEST_F(Running, PerplexityOfATextAndItsPriceInExperts) {
                                           "--json", "--experts-per-token", "1"})
                                    .out);
   EXPECT_NE(one["perplexity"], all["perplexity"]);
+  const json best = json::parse(run_cadre({"perplexity", model_, "--text", text, "--context", "64",
+                                           "--json", "--top-p", "0.01"})
+                                    .out);
+  EXPECT_EQ(best["perplexity"], one["perplexity"]) << "one expert holds a hundredth";
   std::ofstream(folder_ / "binary") << "\xFF\xFE";
   expect_error(run_cadre({"perplexity", model_, "--text", folder_ / "binary"}), "not UTF-8");
 }

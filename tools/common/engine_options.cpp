@@ -85,14 +85,15 @@ void add_engine_options(CommandLine& line, EngineOptions& options) {
       ->check(CLI::IsMember(storages));
 }
 
-void add_routing_options(CommandLine& line, engine::RoutingOverrides& routing) {
+void add_routing_options(CommandLine& line, engine::RoutingOverrides& routing,
+                         const std::string& top_p_names) {
   line.app()
       .add_option("--experts-per-token", routing.experts_per_token,
                   "Experts of a token, instead of the model's")
       ->group("routing")
       ->check(CLI::PositiveNumber);
   line.app()
-      .add_option("--expert-top-p", routing.top_p,
+      .add_option(top_p_names, routing.top_p,
                   "Drop a token's last experts once the others hold this share of its weight")
       ->group("routing")
       ->check(CLI::Range(0.0, 1.0));

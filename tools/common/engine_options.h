@@ -27,8 +27,10 @@ struct EngineOptions {
 /// The positional MODEL, --memory, --expert-memory and so on.
 void add_engine_options(CommandLine& line, EngineOptions& options);
 
-/// --experts-per-token, --expert-top-p, --skip-cold.
-void add_routing_options(CommandLine& line, engine::RoutingOverrides& routing);
+/// --experts-per-token, --expert-top-p, --skip-cold. Where no tokens are drawn, the second may be
+/// called --top-p, too.
+void add_routing_options(CommandLine& line, engine::RoutingOverrides& routing,
+                         const std::string& top_p_names = "--expert-top-p");
 
 /// What the engine is asked for. "50%" of --expert-memory is of the bytes of all routed experts,
 /// as they lie in memory. Throws UsageError that names the option.
