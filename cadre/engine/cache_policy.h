@@ -39,9 +39,7 @@ class CachePolicy {
   virtual double keep(int64_t id) const = 0;
   /// What an expert would be worth if it were used with this probability at its layer's next turn:
   /// a guess may evict only what is worth less.
-  virtual double keep_guess(int64_t id, double probability) const {
-    return keep(id) + probability;
-  }
+  virtual double keep_guess(int64_t id, double probability) const { return keep(id) + probability; }
   /// The experts that the pass which begins is expected to need, in all layers.
   virtual void forecast(std::span<const int64_t> ids) { (void)ids; }
 };
