@@ -79,7 +79,7 @@ int run(int argc, char** argv) {
                    "Hits of demanded experts only, without prefetch. belady is the bound that no "
                    "policy can beat. A cycle is what one token needs: experts used x layers.");
   line.add("trace", "trace", options.trace,
-           "Trace file (cadre run --trace), or a published .route.csv[.gz]")
+           "Trace file (safetensors), or a published .route.csv[.gz]")
       ->required();
   line.add("trace", "--capacity", options.capacities,
            "Comma-separated: experts (64), cycles (2c), share of all experts (25%)");

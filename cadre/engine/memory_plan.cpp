@@ -97,7 +97,7 @@ double seconds_since(std::chrono::steady_clock::time_point began) {
 }
 
 double measure_memory(int threads) {
-  constexpr int64_t kWords = (int64_t{48} << 20) / 8;
+  constexpr int64_t kWords = (int64_t{128} << 20) / 8;  // a thread: beyond any cache
   const Slab slab(threads * kWords * 8);
   auto* words = reinterpret_cast<uint64_t*>(slab.data());
   std::vector<uint64_t> sums(threads);
