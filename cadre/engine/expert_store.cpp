@@ -203,7 +203,9 @@ bool ExpertStore::start_next(Priority priority) {
 void ExpertStore::pump() {
   while (start_next(Priority::kDemand)) {
   }
-  if (queues_[static_cast<int>(Priority::kDemand)].empty()) {
+  // A guess that has begun holds a reading buffer: where demands wait for one, it must end first.
+  const bool no_buffer = files_.form == ExpertFiles::Form::kRows && free_buffers_.empty();
+  if (queues_[static_cast<int>(Priority::kDemand)].empty() || no_buffer) {
     while (start_next(Priority::kGuess)) {
     }
   }

@@ -8,7 +8,7 @@
 #include "cadre/base/error.h"
 #include "cadre/engine/cores.h"
 #include "cadre/engine/forward.h"
-#include "cadre/engine/resident_experts.h"
+#include "cadre/engine/open_experts.h"
 #include "cadre/engine/tensor_source.h"
 
 namespace cadre::engine {
@@ -115,8 +115,9 @@ std::shared_ptr<Model> Model::open(const std::filesystem::path& path, const Mode
   std::optional<kernels::BlockType> stored_as;
   if (state->source->stored_as() == StoredAs::kAsAsked) stored_as = options.quantize_to;
   Packer packer(state->memory, state->team, stored_as);
+  const ExpertPlacement placement = place_experts(*state->source, packer, options, state->context);
   state->weights = load_weights(*state->source, packer);
-  state->provider = std::make_unique<ResidentExperts>(*state->source, packer);
+  state->provider = open_experts(*state->source, packer, state->weights, options, placement);
   state->forward = std::make_unique<Forward>(state->team, spec, state->weights, *state->provider);
   return std::shared_ptr<Model>(new Model(std::move(state)));
 }

@@ -1,0 +1,34 @@
+#pragma once
+
+/// Where a model's experts live while it runs: all in memory, or in a cache that a memory budget
+/// allows.
+
+#include <memory>
+
+#include "cadre/engine/expert_provider.h"
+#include "cadre/engine/panel_memory.h"
+#include "cadre/engine/session.h"
+#include "cadre/engine/tensor_source.h"
+#include "cadre/engine/weights.h"
+
+namespace cadre::engine {
+
+/// Decided before anything is loaded.
+struct ExpertPlacement {
+  bool streaming = false;
+  int64_t memory = 0;  ///< bytes for cache, staging slots and reading buffers; streaming only
+};
+
+/// Divides options.memory (or what the machine and its control groups have free, less a margin).
+/// kAuto streams only when not everything fits. Throws UsageError: a budget below the least, which
+/// it names; kResident when the experts do not fit.
+ExpertPlacement place_experts(const TensorSource& source, const Packer& packer,
+                              const ModelOptions& options, int64_t context);
+
+/// The provider of that placement; `source` and `weights` must outlive it.
+std::unique_ptr<ExpertProvider> open_experts(const TensorSource& source, Packer& packer,
+                                             const ModelWeights& weights,
+                                             const ModelOptions& options,
+                                             const ExpertPlacement& placement);
+
+}  // namespace cadre::engine
