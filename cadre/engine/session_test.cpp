@@ -1,4 +1,6 @@
 #include "cadre/engine/session.h"
+#include "cadre/engine/streaming_provider.h"
+#include "cadre/engine/tensor_source.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -113,6 +115,31 @@ TEST_P(EveryArchitecture, BitsDoNotDependOnChunksBatchesOrThreads) {
   const std::vector<float> wanted(expected.end() - vocabulary, expected.end());
   EXPECT_EQ(std::vector<float>(last.begin(), last.begin() + vocabulary), wanted);
   EXPECT_EQ(std::vector<float>(last.begin() + vocabulary, last.end()), wanted);
+}
+
+TEST_P(EveryArchitecture, StreamedExpertsGiveTheSameBits) {
+  const TestFolder folder;
+  TinyModel tiny = tiny_model(GetParam());
+  const auto resident = open(folder, tiny, BlockType::kQ8_0);
+  if (resident->spec().experts == 0) return;  // a dense model streams nothing
+  const auto tokens = some_tokens(40, 7);
+  Session whole(resident);
+  const auto expected = all_logits(*resident, whole, tokens);
+  const auto source = open_source(folder / "model.gguf");
+  const int64_t least = least_streaming_bytes(find_expert_files(*source));
+  for (const char* predictor : {"gate", "coactivation", "none"}) {
+    const auto streamed = Model::open(
+        folder / "model.gguf", {.expert_memory = least, .threads = 2, .predictor = predictor});
+    Session chunk(streamed), stepwise(streamed);
+    EXPECT_EQ(all_logits(*streamed, chunk, tokens), expected) << predictor;
+    std::vector<float> steps;
+    for (const TokenId token : tokens) {
+      const auto logits = stepwise.feed({&token, 1});
+      steps.insert(steps.end(), logits.begin(), logits.end());
+    }
+    EXPECT_EQ(steps, expected) << predictor;
+    EXPECT_GT(streamed->expert_counters().misses, 0) << predictor;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Engine, EveryArchitecture, ::testing::ValuesIn(tiny_model_names()),
