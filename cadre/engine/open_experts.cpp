@@ -91,7 +91,9 @@ ExpertPlacement place_experts(const TensorSource& source, const Packer& packer,
         format_bytes(static_cast<uint64_t>(plan.resident)),
         format_bytes(static_cast<uint64_t>(budget)));
   }
-  if (options.expert_memory) return {.streaming = true, .memory = *options.expert_memory};
+  if (options.expert_memory) {  // never beyond what the whole budget leaves
+    return {.streaming = true, .memory = std::min(*options.expert_memory, plan.experts.bytes)};
+  }
   if (fits && options.storage == ExpertStorage::kAuto) return {};
   return {.streaming = true, .memory = plan.experts.bytes};
 }
