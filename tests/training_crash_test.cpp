@@ -110,6 +110,15 @@ TEST_F(TrainingCrash, KilledAtAnyTimeTheLastGoodStateSurvives) {
   }
 }
 
+TEST_F(TrainingCrash, KilledBetweenTheLastStateAndItsFilesTheNextRunWritesThem) {
+  const std::filesystem::path run = folder_ / "run";
+  train_in(run);
+  const std::string weights = read_file(run / "model.safetensors");
+  write_file(run / "model.safetensors", "of the step before");
+  train_in(run);
+  EXPECT_EQ(read_file(run / "model.safetensors"), weights);
+}
+
 TEST_F(TrainingCrash, AFullDiskStopsTheRunAndKeepsTheLastState) {
   const std::filesystem::path run = folder_ / "run";
   const int64_t enough = 1 << 24;

@@ -134,6 +134,8 @@ TrainResult Trainer::run(const std::function<void(const StepReport&)>& on_step) 
   const auto due = [&](int64_t every) {
     return state_->step == options_.steps || (every > 0 && state_->step % every == 0);
   };
+  // A kill may have come between the last state and the files that people load.
+  if (state_->step == options_.steps) save();
   while (state_->step < options_.steps) {
     const StepFigures figures = train_step();
     log_step(figures);
