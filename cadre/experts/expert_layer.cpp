@@ -54,6 +54,7 @@ RouteInput ExpertLayer::route_input(const torch::Tensor& hidden,
                    .step = context.step,
                    .total_steps = context.total_steps,
                    .seed = context.seed,
+                   .draw = context.draw,
                    .mode = is_training() ? RouteMode::kTrain : RouteMode::kEval,
                    .knobs = knobs};
   if (context.token_ids.defined()) input.token_ids = context.token_ids.reshape(-1);
@@ -83,7 +84,7 @@ torch::Tensor ExpertLayer::forward(const torch::Tensor& hidden, LayerContext& co
   }
   const RouteInput input = route_input(hidden, context);
   const Routing routing = gate->route(input);
-  context.router_state = routing.state;
+  if (routing.state.defined()) context.router_state = routing.state;
   if (context.pass == Pass::kForward) remember(routing);
   if (is_training()) add_objectives(routing, input, context);
   auto y = expert_ffn(input.hidden, routing, gate_proj, up_proj, down_proj).view(hidden.sizes());

@@ -29,6 +29,7 @@ struct LayerContext {
   int64_t step = 0;   ///< optimiser step, for schedules and random keys
   int64_t total_steps = 0;
   uint64_t seed = 0;        ///< the run's seed, for routers that draw
+  int64_t draw = 0;         ///< which of several stochastic passes over the same batch
   torch::Tensor token_ids;  ///< [B, T] int64
   torch::Tensor padding;    ///< [B, T] bool, true = padding; undefined = none
   torch::Tensor

@@ -31,7 +31,8 @@ struct RouteInput {
   torch::Tensor padding;  ///< [T] bool, true = padding; undefined = none
   torch::Tensor state;    ///< [T, p] from the layer before; undefined = none
   int64_t layer = 0, step = 0, total_steps = 0;
-  uint64_t seed = 0;  ///< with (step, layer) keys whatever a router draws
+  uint64_t seed = 0;  ///< with (step, layer, draw) keys whatever a router draws
+  int64_t draw = 0;   ///< which of several stochastic passes over the same batch
   RouteMode mode = RouteMode::kEval;
   RoutingKnobs knobs;
 };
