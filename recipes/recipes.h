@@ -1,0 +1,18 @@
+#pragma once
+
+/// The one list of recipes: `cadre recipe list`, the tests and docs/zoo.md are made of it. A new
+/// recipe is a folder recipes/NAME (README.md, one source file) and a line in recipes.cpp.
+
+#include <string_view>
+#include <vector>
+
+#include "recipes/harness/recipe.h"
+
+namespace cadre::recipes {
+
+const std::vector<RecipeEntry>& all_recipes();
+
+/// Throws UsageError when there is none of that name.
+const RecipeEntry& recipe_named(std::string_view name);
+
+}  // namespace cadre::recipes
