@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <numeric>
 
 namespace cadre {
 namespace {
@@ -38,6 +39,22 @@ size_t width_of(char32_t c) {
 }
 
 bool is_control(char32_t c) { return c < 0x20 || (0x7F <= c && c < 0xA0); }
+
+/// Levenshtein distance: insertions, deletions and substitutions cost 1.
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({substituted, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
 
 }  // namespace
 
@@ -100,6 +117,23 @@ std::string_view fit_width(std::string_view text, size_t columns) {
     end += point.bytes;
   }
   return text.substr(0, end);
+}
+
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
+  std::string best;
+  size_t smallest = std::max<size_t>(1, word.size() / 2) + 1;
+  for (const auto& candidate : candidates) {
+    const size_t distance = edit_distance(word, candidate);
+    if (distance >= smallest) continue;
+    smallest = distance;
+    best = candidate;
+  }
+  return best;
+}
+
+std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates) {
+  const std::string best = nearest(word, candidates);
+  return best.empty() ? "" : ": did you mean " + best + "?";
 }
 
 }  // namespace cadre

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace cadre {
 
@@ -27,5 +28,12 @@ size_t display_width(std::string_view text);
 
 /// The longest beginning of `text` that fits in `columns`.
 std::string_view fit_width(std::string_view text, size_t columns);
+
+/// The candidate with the smallest edit distance to `word`; empty when all are further than half
+/// its length.
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+
+/// ": did you mean X?", or nothing when no candidate is near.
+std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace cadre

@@ -8,6 +8,7 @@
 #include "cadre/base/error.h"
 #include "cadre/formats/file.h"
 #include "cadre/formats/json.h"
+#include "cadre/formats/router_kinds.h"
 
 namespace cadre {
 namespace {
@@ -83,6 +84,10 @@ void check_dense(const ModelConfig& c) {
         "model config: llama is dense, but experts = {}, experts_per_token = {}, shared_experts = "
         "{}; use olmoe or deepseek",
         c.experts, c.experts_per_token, c.shared_experts);
+  }
+  if (!c.router.is_standard()) {
+    throw UsageError("model config: llama is dense and has no router {}; use olmoe or deepseek",
+                     c.router.kind);
   }
 }
 
@@ -263,9 +268,27 @@ void read_deepseek(const Keys& keys, ModelConfig& c) {
 
 void read_cadre(const Keys& keys, ModelConfig& c) {
   c.z_loss_coefficient = 0;
-  if (const json* own = keys.find("cadre")) {
-    c.z_loss_coefficient = Keys(*own, keys.where() + ": \"cadre\"").real("z_loss_coefficient", 0.0);
+  const json* found = keys.find("cadre");
+  if (!found) return;
+  const std::string where = keys.where() + ": \"cadre\"";
+  const Keys own(*found, where);
+  c.z_loss_coefficient = own.real("z_loss_coefficient", 0.0);
+  if (const json* router = own.find("router")) {
+    c.router = parse_router_config(*router, where + ": \"router\"");
   }
+  const json* objectives = own.find("objectives");
+  if (!objectives) return;
+  const Keys coefficients(*objectives, where + ": \"objectives\"");
+  for (const auto& [name, value] : objectives->items()) {
+    c.objectives[name] = coefficients.real(name.c_str(), 0.0);
+  }
+}
+
+json cadre_keys(const ModelConfig& c) {
+  json own = {{"z_loss_coefficient", c.z_loss_coefficient}};
+  if (!c.router.is_standard()) own["router"] = to_json(c.router);
+  if (!c.objectives.empty()) own["objectives"] = c.objectives;
+  return own;
 }
 
 void add_expert_keys(json& j, const ModelConfig& c) {
@@ -287,7 +310,7 @@ void add_expert_keys(json& j, const ModelConfig& c) {
     j["aux_loss_alpha"] = c.balance_coefficient;
     j["seq_aux"] = c.balance_per_sequence;
   }
-  j["cadre"] = {{"z_loss_coefficient", c.z_loss_coefficient}};
+  j["cadre"] = cadre_keys(c);
 }
 
 void add_feed_forward(std::vector<ExpectedTensor>& list, const std::string& prefix, int64_t hidden,
@@ -311,13 +334,26 @@ void add_attention(std::vector<ExpectedTensor>& list, const std::string& prefix,
   }
 }
 
+void add_router(std::vector<ExpectedTensor>& list, const std::string& prefix, const ModelConfig& c,
+                int64_t layer) {
+  if (c.router.is_standard()) {
+    list.push_back({prefix + "weight", {c.experts, c.hidden}});
+    return;
+  }
+  const RouterKind& kind = router_kind_named(c.router.kind);
+  const int64_t index = layer - c.first_dense_layers;
+  for (const auto& [name, shape] : kind.tensors(c.router, c.router_shape(), index)) {
+    list.push_back({prefix + name, shape});
+  }
+}
+
 void add_token_layer(std::vector<ExpectedTensor>& list, const std::string& prefix,
                      const ModelConfig& c, int64_t layer) {
   if (c.is_dense_layer(layer)) {
     add_feed_forward(list, prefix, c.hidden, c.intermediate);
     return;
   }
-  list.push_back({prefix + "gate.weight", {c.experts, c.hidden}});
+  add_router(list, prefix + "gate.", c, layer);
   for (int64_t expert = 0; expert < c.experts; ++expert) {
     add_feed_forward(list, fmt::format("{}experts.{}.", prefix, expert), c.hidden,
                      c.expert_intermediate);
@@ -357,12 +393,23 @@ void ModelConfig::validate() const {
     check_dense(*this);
   } else {
     check_experts(*this);
+    check_router(router, router_shape());
   }
+  for (const auto& [name, coefficient] : objectives) check_real(name.c_str(), coefficient, 0);
   if (architecture == Architecture::kOlmoe) check_olmoe(*this);
   if (approximate_parameters(*this) > 1e13) {
     throw UsageError("model config: {:.1e} parameters are more than any model has",
                      approximate_parameters(*this));
   }
+}
+
+RouterShape ModelConfig::router_shape() const {
+  return {.hidden = hidden,
+          .experts = experts,
+          .experts_per_token = experts_per_token,
+          .vocabulary = vocabulary,
+          .layers = expert_layers(),
+          .init_std = init_std};
 }
 
 ParameterCount count_parameters(const ModelConfig& config) {

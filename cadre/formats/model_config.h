@@ -5,10 +5,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
+
+#include "cadre/formats/router_config.h"
 
 namespace cadre {
 
@@ -48,8 +51,15 @@ struct ModelConfig {
   bool tied_embeddings = false;
   double init_std = 0.02;
   int64_t end_of_text = -1;  ///< eos_token_id
+  RouterConfig router = {};  ///< under "cadre"; standard = experts_per_token of a softmax
+  /// Coefficients of further routing losses by name (objectives_list() of
+  /// cadre/objectives/objectives.h); under "cadre".
+  std::map<std::string, double> objectives = {};
 
   bool is_dense_layer(int64_t layer) const { return experts == 0 || layer < first_dense_layers; }
+  /// Layers with experts.
+  int64_t expert_layers() const { return experts == 0 ? 0 : layers - first_dense_layers; }
+  RouterShape router_shape() const;
   int64_t head_width() const { return head_dim ? head_dim : hidden / heads; }
   /// Throws UsageError naming the field: zero or absurd sizes, k > experts, zero experts with k >
   /// 0, hidden not divisible by heads, heads not divisible by kv_heads, odd head width, shared
@@ -72,7 +82,7 @@ nlohmann::json to_json(const ModelConfig& config);
 
 /// The checkpoint's name of a tensor. Layer tensors: "model.layers.3.self_attn.q_proj.weight",
 /// experts': "model.layers.3.mlp.experts.7.up_proj.weight", the router's
-/// "model.layers.3.mlp.gate.weight".
+/// "model.layers.3.mlp.gate.weight" and what else its kind has under that prefix.
 struct ExpectedTensor {
   std::string name;
   std::vector<int64_t> shape;
