@@ -11,6 +11,7 @@
 #include "cadre/engine/cores.h"
 #include "cadre/engine/memory_limits.h"
 #include "cadre/engine/memory_plan.h"
+#include "cadre/engine/open_experts.h"
 #include "cadre/engine/pack.h"
 #include "tools/common/command_line.h"
 #include "tools/common/json_text.h"
@@ -94,7 +95,8 @@ int run(int argc, char** argv) {
   if (const auto done = line.parse(argc, argv)) return *done;
 
   const auto source = open_source(options.model);
-  const ExpertFiles files = open_expert_files(*source);
+  const PackedType packed_type = packed_types(*source, {});
+  const ExpertFiles files = open_expert_files(*source, packed_type);
   std::optional<RouteTrace> trace;
   if (!options.trace.empty()) trace = read_trace(options.trace);
   PlanRequest request = {
@@ -104,7 +106,7 @@ int run(int argc, char** argv) {
           options.context > 0 ? options.context : std::min<int64_t>(source->spec().context, 4096),
       .trace = trace ? &*trace : nullptr};
   request.bandwidths = measure_bandwidths(files, physical_cores());
-  const MemoryPlan plan = plan_memory(*source, files, request);
+  const MemoryPlan plan = plan_memory(*source, files, request, packed_type);
   if (options.json)
     std::cout << pretty(plan_json(plan, request.bandwidths)) << '\n';
   else

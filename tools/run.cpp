@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <iostream>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -13,6 +14,7 @@
 #include "cadre/base/timer.h"
 #include "cadre/base/units.h"
 #include "cadre/engine/chat_template.h"
+#include "cadre/engine/route_recorder.h"
 #include "cadre/engine/text_frame.h"
 #include "tools/common/engine_options.h"
 #include "tools/common/json_text.h"
@@ -25,7 +27,7 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
   EngineOptions engine;
-  std::string prompt, file;
+  std::string prompt, file, trace;
   engine::SamplerOptions sampling;
   std::vector<std::string> stop;
   int64_t tokens = 256;
@@ -54,6 +56,8 @@ CLI::Option* add_options(CommandLine& line, Options& options) {
   line.add("sampling", "--seed", sampling.seed, "The same seed draws the same text");
   line.add("sampling", "--stop", options.stop, "End before this text; may be given several times");
   line.add_flag(kOutputGroup, "--json", options.json, "Print JSON when done");
+  line.add(kOutputGroup, "--trace", options.trace,
+           "Record which experts each token was given (for cadre replay and plan)");
   return line
       .add("prompt", "--chat", options.chat,
            "Take the prompt as a message to a chat model; a name chooses the form (chatml, llama3, "
@@ -271,6 +275,25 @@ int converse(const Options& options, const std::shared_ptr<engine::Model>& model
   return 0;
 }
 
+/// The model, and what listens to it until the trace is written.
+class Traced {
+ public:
+  explicit Traced(const Options& options, int threads)
+      : file_(options.trace), model_(open_model(options.engine, threads)) {
+    if (!file_.empty()) recorder_.emplace(model_);
+  }
+  const std::shared_ptr<engine::Model>& model() const { return model_; }
+  int finish(int exit_code) const {
+    if (recorder_) engine::write_trace(recorder_->trace(), file_);
+    return exit_code;
+  }
+
+ private:
+  std::string file_;
+  std::shared_ptr<engine::Model> model_;
+  std::optional<engine::RouteRecorder> recorder_;
+};
+
 int run(int argc, char** argv) {
   Options options;
   CommandLine line("run", "A prompt from a file or standard input loses the line end at its end.");
@@ -281,11 +304,13 @@ int run(int argc, char** argv) {
   if (!options.chat.empty()) engine::chat_format_named(options.chat);
   if (is_conversation(options)) {
     install_interrupt_handlers();
-    return converse(options, open_model(options.engine, line.threads()));
+    const Traced traced(options, line.threads());
+    return traced.finish(converse(options, traced.model()));
   }
   const std::string prompt = prompt_of(options);
   install_interrupt_handlers();
-  return complete(prompt, options, open_model(options.engine, line.threads()));
+  const Traced traced(options, line.threads());
+  return traced.finish(complete(prompt, options, traced.model()));
 }
 
 }  // namespace

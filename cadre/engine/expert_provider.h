@@ -26,9 +26,20 @@ struct ExpertCounters {
   double stall_seconds = 0;
 };
 
+/// What a pass does to one sequence: it generates, or reads on in the prompt.
+struct PassSlice {
+  int32_t sequence;
+  int32_t token = 0;                   ///< the one that a generating sequence feeds
+  std::span<const int32_t> text = {};  ///< all of the prompt so far, what the pass reads included;
+                                       ///< empty when generating
+};
+
 class ExpertProvider {
  public:
   virtual ~ExpertProvider() = default;
+
+  /// A pass through the layers is about to begin: a hint for predictors that see tokens.
+  virtual void begin_pass(std::span<const PassSlice> slices) { (void)slices; }
 
   /// Whether an expert's weights are in memory now: what skip-cold asks before begin_layer().
   virtual bool is_resident(int64_t layer, int32_t expert) const = 0;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "cadre/base/error.h"
@@ -9,15 +11,22 @@
 #include "cadre/engine/expert_files.h"
 #include "cadre/engine/memory_limits.h"
 #include "cadre/engine/memory_plan.h"
+#include "cadre/engine/pack.h"
 #include "cadre/engine/resident_experts.h"
 #include "cadre/engine/streaming_provider.h"
 
 namespace cadre::engine {
 namespace {
 
-ExpertFiles files_of(const TensorSource& source, const Packer& packer) {
-  return find_expert_files(
-      source, [&packer](const SourceTensor& matrix) { return packer.packed_type(matrix); });
+/// Throws the error that lists the names.
+template <class Entries>
+void check_name(const Entries& entries, const std::string& what, const std::string& name) {
+  std::vector<std::string_view> names;
+  for (const auto& entry : entries) {
+    if (entry.name == name) return;
+    names.push_back(entry.name);
+  }
+  throw UsageError("unknown {} '{}': use one of {}", what, name, fmt::join(names, ", "));
 }
 
 ReadMethod method_of(ExpertStorage storage) {
@@ -74,13 +83,36 @@ class LookAhead {
 
 }  // namespace
 
-ExpertPlacement place_experts(const TensorSource& source, const Packer& packer,
-                              const ModelOptions& options, int64_t context) {
-  const ExpertFiles files = files_of(source, packer);
+std::optional<kernels::BlockType> kept_as(const TensorSource& source, const ModelOptions& options) {
+  if (source.stored_as() == StoredAs::kAsIs) return std::nullopt;
+  return options.quantize_to;
+}
+
+PackedType packed_types(const TensorSource& source, const ModelOptions& options) {
+  return [type = kept_as(source, options)](const SourceTensor& matrix) {
+    return packed_type(matrix, type);
+  };
+}
+
+void check_expert_options(const ModelOptions& options) {
+  check_name(cache_policies(), "cache policy", options.cache_policy);
+  check_name(predictors(), "predictor", options.predictor);
+  if (options.cache_policy == "belady") {
+    throw UsageError("cache policy belady needs the future: it serves `cadre replay` only");
+  }
+  if (options.predictor == "path" && options.predictor_file.empty()) {
+    throw UsageError("predictor path needs its weights: name the file with --predictor-file");
+  }
+}
+
+ExpertPlacement place_experts(const TensorSource& source, const ModelOptions& options,
+                              int64_t context) {
+  const PackedType packed_type = packed_types(source, options);
+  const ExpertFiles files = open_expert_files(source, packed_type);
   const int64_t budget = options.memory > 0 ? options.memory : default_memory(read_memory_limits());
   const MemoryPlan plan = plan_memory(
       source, files, {.memory = budget, .context = context, .pass_tokens = options.prefill},
-      [&packer](const SourceTensor& matrix) { return packer.packed_type(matrix); });
+      packed_type);
   if (plan.expert_count == 0) return {};
   const bool fits = budget >= plan.resident;
   if (options.storage == ExpertStorage::kResident) {
@@ -102,15 +134,31 @@ std::unique_ptr<ExpertProvider> open_experts(const TensorSource& source, Packer&
                                              const ModelWeights& weights,
                                              const ModelOptions& options,
                                              const ExpertPlacement& placement) {
-  if (!placement.streaming) return std::make_unique<ResidentExperts>(source, packer);
-  return std::make_unique<StreamingProvider>(
-      files_of(source, packer), StreamingOptions{.memory = placement.memory,
-                                                 .experts_used = source.spec().experts_used,
-                                                 .policy = options.cache_policy,
-                                                 .predictor = options.predictor,
-                                                 .gate = LookAhead(source.spec(), weights),
-                                                 .predictor_file = options.predictor_file,
-                                                 .method = method_of(options.storage)});
+  const ReadMethod method = method_of(options.storage);
+  if (!placement.streaming) {
+    if (!is_pack(source)) return std::make_unique<ResidentExperts>(source, packer);
+    return std::make_unique<ResidentExperts>(open_expert_files(source), method);
+  }
+  ExpertFiles files = open_expert_files(source, packed_types(source, options));
+  const ExpertGrid grid = files.grid;
+  StreamingOptions streaming = {.memory = placement.memory,
+                                .experts_used = source.spec().experts_used,
+                                .policy = options.cache_policy,
+                                .predictor = options.predictor,
+                                .gate = LookAhead(source.spec(), weights),
+                                .predictor_file = options.predictor_file,
+                                .method = method};
+  if (!options.usage_folder.empty()) {
+    const std::string fingerprint = source.fingerprint();
+    if (auto rates = load_usage(options.usage_folder, fingerprint, grid)) {
+      streaming.usage = std::move(*rates);
+    }
+    streaming.keep_usage = [folder = options.usage_folder, fingerprint,
+                            grid](const std::vector<float>& rates) {
+      save_usage(folder, fingerprint, grid, rates);
+    };
+  }
+  return std::make_unique<StreamingProvider>(std::move(files), streaming);
 }
 
 }  // namespace cadre::engine

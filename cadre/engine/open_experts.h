@@ -4,7 +4,9 @@
 /// allows.
 
 #include <memory>
+#include <optional>
 
+#include "cadre/engine/expert_files.h"
 #include "cadre/engine/expert_provider.h"
 #include "cadre/engine/panel_memory.h"
 #include "cadre/engine/session.h"
@@ -12,6 +14,13 @@
 #include "cadre/engine/weights.h"
 
 namespace cadre::engine {
+
+/// What float matrices are kept as: options.quantize_to for a directory, else as they are.
+std::optional<kernels::BlockType> kept_as(const TensorSource& source, const ModelOptions& options);
+PackedType packed_types(const TensorSource& source, const ModelOptions& options);
+
+/// Names of policy and predictor, also where no expert streams. Throws UsageError.
+void check_expert_options(const ModelOptions& options);
 
 /// Decided before anything is loaded.
 struct ExpertPlacement {
@@ -22,8 +31,8 @@ struct ExpertPlacement {
 /// Divides options.memory (or what the machine and its control groups have free, less a margin).
 /// kAuto streams only when not everything fits. Throws UsageError: a budget below the least, which
 /// it names; kResident when the experts do not fit.
-ExpertPlacement place_experts(const TensorSource& source, const Packer& packer,
-                              const ModelOptions& options, int64_t context);
+ExpertPlacement place_experts(const TensorSource& source, const ModelOptions& options,
+                              int64_t context);
 
 /// The provider of that placement; `source` and `weights` must outlive it.
 std::unique_ptr<ExpertProvider> open_experts(const TensorSource& source, Packer& packer,

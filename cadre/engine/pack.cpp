@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string_view>
 
@@ -134,9 +135,31 @@ class PackReader {
   ExpertFiles files_;
 };
 
+/// The records' sizes are keys of their own: they must say what the model's keys say.
+void check_model(const ExpertFiles& files, const TensorSource& source) {
+  const ModelSpec& spec = source.spec();
+  const auto fail = [&](const char* key) {
+    throw FormatError("{}: {} does not fit the model's own keys: pack the model again",
+                      source.where(), key);
+  };
+  if (files.grid.layers != spec.layers || files.grid.experts != spec.experts) fail(kTypesKey);
+  for (int64_t layer = 0; layer < spec.layers; ++layer) {
+    const LayerLayout& layout = files.layers[layer];
+    if ((layout.bytes > 0) != spec.has_experts(layer)) fail(kTypesKey);
+    const MatrixLayout& gate = layout.matrices.front();
+    const bool fits = gate.rows == spec.expert_intermediate && gate.columns == spec.hidden;
+    if (layout.bytes > 0 && !fits) fail(kShapeKey);
+  }
+}
+
 }  // namespace
 
 bool is_pack(const GgufReader& gguf) { return gguf.contains(kVersionKey); }
+
+bool is_pack(const TensorSource& source) {
+  const std::vector<std::string> names = source.names();
+  return std::find(names.begin(), names.end(), kChecksums) != names.end();
+}
 
 ExpertFiles read_pack(std::span<const std::byte> bytes, const std::string& where) {
   const GgufReader gguf(bytes, where);
@@ -154,9 +177,10 @@ ExpertFiles read_pack(const std::filesystem::path& path) {
 
 ExpertFiles open_expert_files(const TensorSource& source, const PackedType& packed_type) {
   if (source.spec().experts == 0) return {};
-  for (const std::string& name : source.names())
-    if (name == kChecksums) return read_pack(source.files().front());
-  return find_expert_files(source, packed_type);
+  if (!is_pack(source)) return find_expert_files(source, packed_type);
+  ExpertFiles files = read_pack(source.files().front());
+  check_model(files, source);
+  return files;
 }
 
 }  // namespace cadre::engine

@@ -25,6 +25,7 @@ constexpr int64_t kPackVersion = 1;
 
 /// Whether a GGUF file is a pack.
 bool is_pack(const GgufReader& gguf);
+bool is_pack(const TensorSource& source);
 
 /// Where a pack's experts are. Throws IoError; FormatError that names the file and the field: no
 /// pack, another version, records that do not fit types and shape, are unaligned or missing.
@@ -33,7 +34,7 @@ ExpertFiles read_pack(const std::filesystem::path& path);
 ExpertFiles read_pack(std::span<const std::byte> bytes, const std::string& where);
 
 /// Where any model's experts are: read_pack() for a pack, find_expert_files() for others. Empty for
-/// a dense model.
+/// a dense model. Throws FormatError when a pack's records are not those of its own model.
 ExpertFiles open_expert_files(const TensorSource& source,
                               const PackedType& packed_type = stays_as_stored);
 

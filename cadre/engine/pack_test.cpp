@@ -8,6 +8,8 @@
 #include "cadre/base/random.h"
 #include "cadre/engine/checksum.h"
 #include "cadre/engine/file_reader.h"
+#include "cadre/engine/session.h"
+#include "cadre/engine/streaming_provider.h"
 #include "cadre/engine/test_models.h"
 #include "cadre/formats/file.h"
 #include "cadre/formats/gguf_writer.h"
@@ -73,6 +75,58 @@ TEST(Pack, KeepsEverythingElse) {
     EXPECT_TRUE(std::equal(tensor.bytes.begin(), tensor.bytes.end(), kept->bytes.begin(),
                            kept->bytes.end()));
   }
+}
+
+std::vector<float> logits_of(const std::filesystem::path& path, const ModelOptions& options) {
+  const auto model = Model::open(path, options);
+  Session session(model);
+  const auto tokens = some_tokens(40, 7);
+  std::vector<float> logits = session.feed(std::span(tokens).first(30));
+  for (const TokenId token : std::span(tokens).subspan(30)) {
+    const auto more = session.feed({&token, 1});
+    logits.insert(logits.end(), more.begin(), more.end());
+  }
+  return logits;
+}
+
+TEST(Pack, RunsWithTheBitsOfItsOriginal) {
+  for (const std::string& name : tiny_model_names()) {
+    if (tiny_model(name).keys.count("expert_count") == 0) continue;
+    for (const auto type : {kernels::BlockType::kQ8_0, kernels::BlockType::kF32}) {
+      const Packed packed(name, type);
+      const auto expected = logits_of(packed.folder / "model.gguf", {.threads = 2});
+      const auto pack = packed.folder / "model.cpk";
+      EXPECT_EQ(logits_of(pack, {.threads = 2}), expected) << name;
+      const int64_t least = least_streaming_bytes(read_pack(pack));
+      for (const auto storage :
+           {ExpertStorage::kDirect, ExpertStorage::kPread, ExpertStorage::kMmap})
+        EXPECT_EQ(logits_of(pack, {.expert_memory = least, .threads = 2, .storage = storage}),
+                  expected)
+            << name;
+    }
+  }
+}
+
+/// A pack whose experts were damaged on disk: the checksum names the expert.
+TEST(Pack, DamagedRecordsAreRefusedWhenRead) {
+  const Packed packed;
+  const auto pack = packed.folder / "model.cpk";
+  std::string bytes = read_file(pack);
+  bytes[static_cast<size_t>(read_pack(pack).parts[1][0].offset) + 5] ^= 1;
+  write_file(pack, bytes);
+  EXPECT_THROW(Model::open(pack, {.threads = 1}), IoError);
+}
+
+TEST(Pack, RecordsMustBeThoseOfTheModel) {
+  const Packed packed;
+  const auto pack = packed.folder / "model.cpk";
+  std::string bytes = read_file(pack);
+  const std::string key = "olmoe.expert_feed_forward_length";
+  const size_t at = bytes.find(key);
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + key.size() + 4] += 32;  // behind the type
+  write_file(pack, bytes);
+  EXPECT_THROW(Model::open(pack, {.threads = 1}), FormatError);
 }
 
 TEST(Pack, TheSameModelGivesTheSameFile) {

@@ -41,11 +41,11 @@ std::byte* PanelMemory::allocate(int64_t bytes) {
   return start;
 }
 
-BlockType Packer::packed_type(const SourceTensor& matrix) const {
-  if (!stored_as_ || !is_float(matrix.type)) return matrix.type;
-  if (is_float(*stored_as_)) return *stored_as_;
+BlockType packed_type(const SourceTensor& matrix, std::optional<BlockType> stored_as) {
+  if (!stored_as || !is_float(matrix.type)) return matrix.type;
+  if (is_float(*stored_as)) return *stored_as;
   const int64_t columns = matrix.shape.back();
-  for (const BlockType type : {*stored_as_, BlockType::kQ8_0}) {
+  for (const BlockType type : {*stored_as, BlockType::kQ8_0}) {
     if (columns % kernels::block_info(type).elements == 0) return type;
   }
   return matrix.type;

@@ -36,6 +36,11 @@ class PanelMemory {
   int64_t bytes_ = 0;
 };
 
+/// What Packer stores a file's matrix as. Rows that do not fill the wanted blocks take Q8_0's
+/// smaller ones, or stay as they are.
+kernels::BlockType packed_type(const SourceTensor& matrix,
+                               std::optional<kernels::BlockType> stored_as);
+
 /// Rearranges stored matrices into panels with all threads of a team.
 class Packer {
  public:
@@ -48,9 +53,10 @@ class Packer {
   /// A matrix computed while loading, as `type`.
   kernels::PanelMatrix pack(const std::vector<float>& values, int64_t rows, int64_t columns,
                             kernels::BlockType type);
-  /// What pack() stores a file's matrix as. Rows that do not fill the wanted blocks take Q8_0's
-  /// smaller ones, or stay as they are.
-  kernels::BlockType packed_type(const SourceTensor& matrix) const;
+  /// What pack() stores a file's matrix as.
+  kernels::BlockType packed_type(const SourceTensor& matrix) const {
+    return engine::packed_type(matrix, stored_as_);
+  }
 
  private:
   kernels::PanelMatrix pack_blocks(kernels::BlockType type, int64_t rows, int64_t columns,

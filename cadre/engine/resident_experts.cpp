@@ -3,6 +3,8 @@
 #include <numeric>
 #include <utility>
 
+#include "cadre/base/error.h"
+#include "cadre/engine/expert_store.h"
 #include "cadre/engine/weights.h"
 
 namespace cadre::engine {
@@ -17,6 +19,26 @@ ResidentExperts::ResidentExperts(const TensorSource& source, Packer& packer) {
           {.gate = packer.pack(expert_matrix(source, layer, "gate", e)),
            .up = packer.pack(expert_matrix(source, layer, "up", e)),
            .down = packer.pack(expert_matrix(source, layer, "down", e))});
+    }
+  }
+}
+
+ResidentExperts::ResidentExperts(const ExpertFiles& pack, ReadMethod method)
+    : slab_(std::make_unique<Slab>(pack.count() * pack.slot_bytes())) {
+  ExpertStore store(pack, open_file_reader(pack.paths, method, ExpertStore::Options().in_flight),
+                    {});
+  layers_.resize(static_cast<size_t>(pack.grid.layers));
+  std::byte* slot = slab_->data();
+  for (int64_t layer = 0; layer < pack.grid.layers; ++layer) {
+    if (pack.layers[static_cast<size_t>(layer)].bytes == 0) continue;
+    for (int64_t e = 0; e < pack.grid.experts; ++e, slot += pack.slot_bytes()) {
+      store.submit(pack.grid.id(layer, e), slot, ExpertStore::Priority::kDemand);
+      layers_[static_cast<size_t>(layer)].push_back(pack.panels(layer, slot));
+    }
+  }
+  while (store.pending() > 0) {
+    for (const ExpertStore::Arrival& arrival : store.wait()) {
+      if (!arrival.error.empty()) throw IoError("{}", arrival.error);
     }
   }
 }

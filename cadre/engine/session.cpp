@@ -1,6 +1,8 @@
 #include "cadre/engine/session.h"
 
 #include <algorithm>
+#include <atomic>
+#include <map>
 #include <mutex>
 #include <set>
 #include <utility>
@@ -13,11 +15,21 @@
 
 namespace cadre::engine {
 
+namespace {
+
+int32_t next_session() {
+  static std::atomic<int32_t> last{0};
+  return last++;
+}
+
+}  // namespace
+
 struct Session::State {
   std::shared_ptr<Model> model;
   std::vector<TokenId> tokens;
   KvCache cache;
   int64_t cached = 0;  ///< tokens whose keys and values are there
+  int32_t id = next_session();
 };
 
 struct Model::State {
@@ -94,6 +106,33 @@ std::vector<Pass> passes_of(std::span<const Part> parts, int64_t most) {
   return passes;
 }
 
+/// All tokens of the sessions that read more than one, to show predictors.
+using Texts = std::map<const Session*, std::vector<TokenId>>;
+
+std::vector<PassSlice> hints_of(const Pass& pass, const Texts& texts) {
+  std::vector<PassSlice> hints;
+  for (const BatchSlice& slice : pass.batch.slices) {
+    const auto row = static_cast<size_t>(slice.first_row);
+    const Session* session = pass.sessions[row];
+    PassSlice hint = {.sequence = session->id(), .token = pass.tokens[row]};
+    if (slice.tokens > 1) {
+      hint.text = std::span(texts.at(session))
+                      .first(static_cast<size_t>(slice.first_position + slice.tokens));
+    }
+    hints.push_back(hint);
+  }
+  return hints;
+}
+
+std::vector<Model::PassToken> tokens_of(const Pass& pass) {
+  std::vector<Model::PassToken> tokens;
+  for (int64_t row = 0; row < pass.batch.tokens; ++row) {
+    const auto at = static_cast<size_t>(row);
+    tokens.push_back({pass.sessions[at], pass.batch.position(row), pass.tokens[at]});
+  }
+  return tokens;
+}
+
 }  // namespace
 
 Model::Model(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -102,6 +141,7 @@ Model::~Model() = default;
 std::shared_ptr<Model> Model::open(const std::filesystem::path& path, const ModelOptions& options) {
   if (options.threads < 0) throw UsageError("threads is {}, must not be negative", options.threads);
   if (options.prefill < 1) throw UsageError("prefill is {}, must be at least 1", options.prefill);
+  check_expert_options(options);
   auto source = open_source(path);
   auto state = std::make_unique<State>(options.threads > 0 ? options.threads : physical_cores());
   state->source = std::move(source);
@@ -112,10 +152,8 @@ std::shared_ptr<Model> Model::open(const std::filesystem::path& path, const Mode
                      state->context, spec.context);
   }
   state->prefill = options.prefill;
-  std::optional<kernels::BlockType> stored_as;
-  if (state->source->stored_as() == StoredAs::kAsAsked) stored_as = options.quantize_to;
-  Packer packer(state->memory, state->team, stored_as);
-  const ExpertPlacement placement = place_experts(*state->source, packer, options, state->context);
+  Packer packer(state->memory, state->team, kept_as(*state->source, options));
+  const ExpertPlacement placement = place_experts(*state->source, options, state->context);
   state->weights = load_weights(*state->source, packer);
   state->provider = open_experts(*state->source, packer, state->weights, options, placement);
   state->forward = std::make_unique<Forward>(state->team, spec, state->weights, *state->provider);
@@ -135,6 +173,7 @@ ExpertCounters Model::expert_counters() const { return state_->provider->counter
 std::vector<float> Model::forward(std::span<const Slice> slices) {
   const std::lock_guard lock(state_->running);
   std::vector<Part> parts;
+  Texts texts;
   int64_t wanted = 0;
   check_sessions(slices);
   for (const Slice& slice : slices) {
@@ -143,6 +182,10 @@ std::vector<float> Model::forward(std::span<const Slice> slices) {
     const auto known = static_cast<int64_t>(session.tokens.size());
     const auto fresh = static_cast<int64_t>(slice.tokens.size());
     session.cache.reserve(session.cached, known + fresh);
+    if (known + fresh - session.cached > 1) {
+      std::vector<TokenId>& text = texts[slice.session] = session.tokens;
+      text.insert(text.end(), slice.tokens.begin(), slice.tokens.end());
+    }
     if (session.cached < known) {
       const auto again =
           std::span<const TokenId>(session.tokens).subspan(static_cast<size_t>(session.cached));
@@ -157,6 +200,8 @@ std::vector<float> Model::forward(std::span<const Slice> slices) {
   std::vector<float> logits(static_cast<size_t>(wanted * spec().vocabulary));
   float* next = logits.data();
   for (Pass& pass : passes_of(parts, state_->prefill)) {
+    state_->provider->begin_pass(hints_of(pass, texts));
+    if (on_pass) on_pass(tokens_of(pass));
     Forward::LayerListener listener;
     if (on_route) {
       listener = [&](int64_t layer, int64_t row, std::span<const int32_t> experts,
@@ -216,6 +261,8 @@ std::vector<float> Session::feed(std::span<const TokenId> tokens) {
   const Model::Slice slice = {this, tokens, Model::Slice::Want::kLast};
   return state_->model->forward({&slice, 1});
 }
+
+int32_t Session::id() const { return state_->id; }
 
 const std::vector<TokenId>& Session::tokens() const { return state_->tokens; }
 

@@ -33,6 +33,8 @@ struct ModelOptions {
   std::string cache_policy = "score";    ///< score, lru, lfu, plec
   std::string predictor = "gate";        ///< gate, coactivation, frequency, previous, path, none
   std::filesystem::path predictor_file;  ///< weights of the path predictor
+  std::filesystem::path usage_folder;    ///< remembers there how much each streamed expert is used
+                                         ///< (expert_usage.h); empty = nowhere
   kernels::BlockType quantize_to = kernels::BlockType::kBF16;  ///< checkpoint directories: matrices
                                                                ///< are stored as this while loading
 };
@@ -64,6 +66,15 @@ class Model {
   /// read (the sessions keep their state from before the call).
   std::vector<float> forward(std::span<const Slice> slices);
 
+  /// A token of a forward pass.
+  struct PassToken {
+    const Session* session;
+    int64_t position;
+    TokenId token;
+  };
+  /// Called with the tokens of every pass before its first layer, when set.
+  std::function<void(std::span<const PassToken>)> on_pass;
+
   /// Called with (layer, position, session, experts, weights) for every routed token when set:
   /// traces, calibration.
   std::function<void(int64_t layer, int64_t position, const Session* session,
@@ -88,6 +99,8 @@ class Session {
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
 
+  /// Differs from that of every other session of this process.
+  int32_t id() const;
   /// Feeds tokens; returns the logits [V] after the last one.
   std::vector<float> feed(std::span<const TokenId> tokens);
   const std::vector<TokenId>& tokens() const;

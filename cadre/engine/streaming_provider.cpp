@@ -89,7 +89,10 @@ StreamingProvider::StreamingProvider(ExpertFiles files, const StreamingOptions& 
     usage_.set_rates(options.usage);
 }
 
-StreamingProvider::~StreamingProvider() = default;
+StreamingProvider::~StreamingProvider() {
+  if (!pass_uses_.empty()) usage_.add_pass(pass_uses_);
+  if (options_.keep_usage && pass_ >= 0) options_.keep_usage(usage_.rates());
+}
 
 std::byte* StreamingProvider::slot_data(int64_t id) const {
   return slab_.data() + cache_.slot(id) * files_.slot_bytes();
@@ -108,15 +111,15 @@ bool StreamingProvider::is_resident(int64_t layer, int32_t expert) const {
   return cache_.state(files_.grid.id(layer, expert)) == ExpertCache::State::kResident;
 }
 
-void StreamingProvider::begin_pass(std::span<const Slice> slices) {
+void StreamingProvider::begin_pass(std::span<const PassSlice> slices) {
   std::vector<int32_t> sequences, tokens;
-  for (const Slice& slice : slices) {
-    if (slice.tokens.size() != 1) {
-      predictor_->begin_sequence(slice.sequence, slice.tokens);
+  for (const PassSlice& slice : slices) {
+    if (!slice.text.empty()) {
+      predictor_->begin_sequence(slice.sequence, slice.text);
       continue;
     }
     sequences.push_back(slice.sequence);
-    tokens.push_back(slice.tokens.front());
+    tokens.push_back(slice.token);
   }
   if (!tokens.empty()) cache_.policy().forecast(predictor_->begin_pass(sequences, tokens));
 }

@@ -4,6 +4,7 @@
 /// compute, likely ones ahead of time. What the forward pass computes never depends on it.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -29,6 +30,8 @@ struct StreamingOptions {
   GateFunction gate = {};                     ///< for predictor gate
   std::filesystem::path predictor_file = {};  ///< for predictor path
   std::vector<float> usage = {};              ///< of earlier runs (load_usage()), or empty
+  /// Given the rates of use when the provider goes, for the next run; may be empty.
+  std::function<void(const std::vector<float>&)> keep_usage = {};
   int64_t prefill_tokens = 33;  ///< passes of so many tokens or more leave the cache as it is
   ReadMethod method = ReadMethod::kRing;
   PrefetchGauge::Options prefetch = {};
@@ -57,13 +60,7 @@ class StreamingProvider final : public ExpertProvider {
                     std::unique_ptr<FileReader> reader = nullptr);
   ~StreamingProvider() override;
 
-  /// Tells predictors that look at tokens what a pass is going to process. May be left out.
-  struct Slice {
-    int32_t sequence;
-    std::span<const int32_t> tokens;
-  };
-  void begin_pass(std::span<const Slice> slices);
-
+  void begin_pass(std::span<const PassSlice> slices) override;
   bool is_resident(int64_t layer, int32_t expert) const override;
   void begin_layer(int64_t layer, std::span<const int32_t> experts, std::span<const float> weights,
                    int64_t tokens) override;

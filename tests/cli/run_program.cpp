@@ -47,6 +47,7 @@ void redirect(int descriptor, const fs::path& path, int flags) {
     ::signal(SIGXFSZ,
              SIG_IGN);  // write() then fails with EFBIG, as it does with ENOSPC on a full disk
   }
+  setenv("XDG_CACHE_HOME", (folder / "cache").c_str(), 1);  // tests leave nothing behind
   for (const auto& variable : options.environment) putenv(const_cast<char*>(variable.c_str()));
   const std::string program = CADRE_BIN_DIR "/cadre";
   std::vector<char*> argv = {const_cast<char*>(program.c_str())};

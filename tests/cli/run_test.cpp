@@ -69,6 +69,49 @@ TEST_F(Running, SeedsThreadsAndExpertMemoryDoWhatTheySay) {
   EXPECT_EQ(run({"Once", "--temperature", "2", "--seed", "3", "--expert-memory", "50%"}).out, text);
 }
 
+TEST_F(Running, PacksAnswerLikeTheirOriginals) {
+  const std::string text = run({"Once", "--temperature", "0"}).out;
+  const std::string pack = folder_ / "small.cpk";
+  ASSERT_EQ(run_cadre({"pack", model_, pack}).exit_code, 0);
+  const std::vector<std::string> command = {"run",           pack, "Once", "--tokens", "12",
+                                            "--temperature", "0"};
+  EXPECT_EQ(run_cadre(command).out, text);
+  std::vector<std::string> half = command;
+  half.insert(half.end(), {"--expert-memory", "50%"});
+  const ProgramResult streamed = run_cadre(half);
+  EXPECT_EQ(streamed.out, text);
+  EXPECT_THAT(streamed.err, Not(HasSubstr("100.0 % of experts")));
+  EXPECT_EQ(run_cadre({"plan", pack}).exit_code, 0);
+  EXPECT_EQ(run_cadre({"bench", pack, "--prompt-tokens", "9", "--tokens", "2", "--repeat", "1"})
+                .exit_code,
+            0);
+}
+
+TEST_F(Running, RoutesAreRecordedForReplay) {
+  const std::string trace = folder_ / "routes.safetensors";
+  const ProgramResult traced = run({"Once", "--temperature", "0", "--trace", trace});
+  ASSERT_EQ(traced.exit_code, 0) << traced.err;
+  EXPECT_EQ(traced.out, run({"Once", "--temperature", "0"}).out);
+  const ProgramResult replayed = run_cadre({"replay", trace, "--capacity", "25%,50%", "--json"});
+  ASSERT_EQ(replayed.exit_code, 0) << replayed.err;
+  const json routes = json::parse(replayed.out);
+  EXPECT_EQ(routes["tokens"], 11) << "the last of 12 is not fed";
+  EXPECT_EQ(routes["experts"], 8);
+  EXPECT_EQ(run_cadre({"plan", model_, "--trace", trace}).exit_code, 0);
+}
+
+TEST_F(Running, RemembersHowExpertsWereUsedAndDoesWithout) {
+  const std::string cache = "XDG_CACHE_HOME=" + (folder_ / "cache").string();
+  const std::vector<std::string> half = {"Once", "--expert-memory", "50%", "--temperature", "0"};
+  const ProgramResult first = run(half, {.environment = {cache}});
+  EXPECT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_FALSE(std::filesystem::is_empty(folder_ / "cache" / "cadre"));
+  const ProgramResult refused = run(half, {.environment = {"XDG_CACHE_HOME=/proc/no"}});
+  EXPECT_EQ(refused.exit_code, 0);
+  EXPECT_EQ(refused.out, first.out);
+  EXPECT_THAT(refused.err, Not(HasSubstr("/proc/no")));
+}
+
 TEST_F(Running, StopsBeforeAStopString) {
   const json full = json::parse(run({"Once", "--temperature", "0", "--json"}).out);
   const auto text = full["text"].get<std::string>();
@@ -98,6 +141,8 @@ TEST_F(Running, MistakesAreOneLineAndExitTwo) {
   expect_error(run({"a", "--memory", "much"}), "--memory");
   expect_error(run({"a", "--expert-memory", "150%"}), "--expert-memory");
   expect_error(run({"a", "--storage", "tape"}), "storage");
+  expect_error(run({"a", "--cache-policy", "magic"}), "score, lru, lfu, plec");
+  expect_error(run({"a", "--predictor", "magic"}), "coactivation");
   expect_error(run_cadre({"run", "/no/such.gguf", "Once"}), "/no/such.gguf");
   std::ofstream(folder_ / "broken.gguf") << "GGUF and then nothing";
   expect_error(run_cadre({"run", folder_ / "broken.gguf", "Once"}), "broken.gguf");
@@ -154,7 +199,8 @@ std::string libraries_of(const std::string& program) {
 }
 
 TEST(RunWing, LinksNeitherTorchNorOneDnn) {
-  for (const std::string program : {"cadre-run", "cadre-bench", "cadre-perplexity"}) {
+  for (const std::string program : {"cadre-run", "cadre-bench", "cadre-perplexity", "cadre-plan",
+                                    "cadre-pack", "cadre-replay"}) {
     const std::string libraries = libraries_of(program);
     EXPECT_THAT(libraries, HasSubstr("libstdc++")) << program;
     EXPECT_THAT(libraries, Not(HasSubstr("torch"))) << program;

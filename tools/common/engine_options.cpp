@@ -11,7 +11,9 @@
 #include "cadre/base/terminal.h"
 #include "cadre/base/timer.h"
 #include "cadre/base/units.h"
-#include "cadre/engine/expert_files.h"
+#include "cadre/engine/expert_usage.h"
+#include "cadre/engine/open_experts.h"
+#include "cadre/engine/pack.h"
 #include "cadre/engine/tensor_source.h"
 #include "cadre/formats/file.h"
 #include "cadre/formats/utf8.h"
@@ -37,20 +39,17 @@ int64_t bytes_of(const std::string& option, const std::string& text) {
   throw UsageError("{}: {} is more than any machine has", option, text);
 }
 
-int64_t all_expert_bytes(const std::string& model) {
+int64_t all_expert_bytes(const std::string& model, const engine::ModelOptions& options) {
   const auto source = engine::open_source(model);
   if (source->spec().experts == 0) {
     throw UsageError("--expert-memory: {} has no experts", source->where());
   }
-  const engine::ExpertFiles files = engine::find_expert_files(*source);
-  int64_t bytes = 0;
-  for (const engine::LayerLayout& layer : files.layers) {
-    bytes += layer.bytes * source->spec().experts;
-  }
-  return bytes;
+  const engine::ExpertFiles files =
+      engine::open_expert_files(*source, engine::packed_types(*source, options));
+  return files.count() * files.slot_bytes();
 }
 
-int64_t expert_memory_of(const EngineOptions& options) {
+int64_t expert_memory_of(const EngineOptions& options, const engine::ModelOptions& model) {
   const std::string& text = options.expert_memory;
   if (!text.ends_with('%')) return bytes_of("--expert-memory", text);
   double percent = 0;
@@ -59,7 +58,8 @@ int64_t expert_memory_of(const EngineOptions& options) {
   if (parsed.ec != std::errc() || parsed.ptr != end || !(percent >= 0 && percent <= 100)) {
     throw UsageError("--expert-memory: '{}' is no percentage from 0% to 100%", text);
   }
-  return static_cast<int64_t>(percent / 100 * static_cast<double>(all_expert_bytes(options.model)));
+  return static_cast<int64_t>(percent / 100 *
+                              static_cast<double>(all_expert_bytes(options.model, model)));
 }
 
 }  // namespace
@@ -67,7 +67,7 @@ int64_t expert_memory_of(const EngineOptions& options) {
 void add_engine_options(CommandLine& line, EngineOptions& options) {
   std::vector<std::string> storages;
   for (const auto& [name, storage] : kStorages) storages.push_back(name);
-  line.add("model", "model", options.model, "GGUF file or checkpoint folder")->required();
+  line.add("model", "model", options.model, "GGUF file, pack or checkpoint folder")->required();
   line.add(kEngineGroup, "--memory", options.memory,
            "Bytes for the whole process (2GiB); none = what is free, less a margin");
   line.add(kEngineGroup, "--expert-memory", options.expert_memory,
@@ -108,13 +108,14 @@ engine::ModelOptions model_options(const EngineOptions& options, int threads) {
     result.memory = bytes_of("--memory", options.memory);
     if (result.memory == 0) throw UsageError("--memory is 0; say how many bytes");
   }
-  if (!options.expert_memory.empty()) result.expert_memory = expert_memory_of(options);
   result.threads = threads;
   result.context = options.context;
   result.storage = kStorages.at(options.storage);
   result.cache_policy = options.cache_policy;
   result.predictor = options.predictor;
   result.predictor_file = options.predictor_file;
+  result.usage_folder = engine::cache_folder();
+  if (!options.expert_memory.empty()) result.expert_memory = expert_memory_of(options, result);
   return result;
 }
 
