@@ -54,6 +54,21 @@ void select_by_partition(const float* scores, int64_t n, int64_t k, uint64_t* ke
   std::sort(keys, keys + k, std::greater<>());
 }
 
+/// Takes from the top of a heap: n steps to build it and log n for each score taken, of which there
+/// are few.
+int64_t select_prefix(const float* scores, int64_t n, float p, uint64_t* keys, int32_t* indices) {
+  for (int64_t i = 0; i < n; ++i) keys[i] = rank_key(scores[i], i);
+  std::make_heap(keys, keys + n);
+  float sum = 0;
+  int64_t taken = 0;
+  while (taken < n && (taken == 0 || sum <= p)) {
+    std::pop_heap(keys, keys + n - taken);
+    indices[taken] = index_of(keys[n - 1 - taken]);
+    sum += scores[indices[taken++]];
+  }
+  return taken;
+}
+
 }  // namespace
 
 void top_k(const float* scores, int64_t rows, int64_t n, int64_t k, int32_t* indices,
@@ -73,6 +88,16 @@ void top_k(const float* scores, int64_t rows, int64_t n, int64_t k, int32_t* ind
         indices[row * k + i] = index;
         if (values != nullptr) values[row * k + i] = from[index];
       }
+    }
+  });
+}
+
+void top_p(const float* scores, int64_t rows, int64_t n, float p, int32_t* indices,
+           int64_t* counts) {
+  parallel_for(rows, row_grain(8 * n), [&](int64_t begin, int64_t end) {
+    std::vector<uint64_t> keys(n);
+    for (int64_t row = begin; row < end; ++row) {
+      counts[row] = select_prefix(scores + row * n, n, p, keys.data(), indices + row * n);
     }
   });
 }

@@ -12,4 +12,11 @@ namespace cadre::kernels {
 void top_k(const float* scores, int64_t rows, int64_t n, int64_t k, int32_t* indices,
            float* values);
 
+/// The scores of each row that it takes to pass the sum p: in falling order (as above) score j is
+/// taken iff the sum of those before is at most p, summed in that order in fp32. Writes them to
+/// indices [rows, n] from the row's start and their number to counts [rows]. At least one, all when
+/// p is never passed. n >= 1.
+void top_p(const float* scores, int64_t rows, int64_t n, float p, int32_t* indices,
+           int64_t* counts);
+
 }  // namespace cadre::kernels

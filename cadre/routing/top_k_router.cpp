@@ -5,20 +5,15 @@
 #include <limits>
 
 #include "cadre/base/error.h"
-#include "cadre/base/parallel.h"
 #include "cadre/kernels/top_k.h"
-#include "cadre/nn/linear.h"
+#include "cadre/routing/affinity.h"
+#include "cadre/routing/selection.h"
 
 namespace cadre {
 namespace {
 
-constexpr int64_t kTokenGrain = 512;
-/// Keeps the sum of selected sigmoids off zero; far below the smallest score that matters.
-constexpr float kTiny = 1e-20F;
-
 void check(int64_t hidden, int64_t experts, const TopK& options) {
-  if (hidden < 1) throw UsageError("router: hidden width is {}, must be at least 1", hidden);
-  if (experts < 1) throw UsageError("router: {} experts, there must be at least 1", experts);
+  check_router_sizes(hidden, experts);
   if (options.groups < 1 || experts % options.groups != 0) {
     throw UsageError("router: {} experts do not divide into {} groups", experts, options.groups);
   }
@@ -43,70 +38,6 @@ void check_capacity_factor(const std::optional<double>& factor) {
     throw UsageError("router: capacity factor is {}, must be above 0", *factor);
   }
 }
-
-/// One pass instead of isfinite().all()'s three: a sum is finite only when every term is.
-void check_finite(const torch::Tensor& logits, int64_t layer) {
-  if (std::isfinite(logits.detach().sum().item<float>())) return;
-  throw Error(
-      "router of layer {}: logits are not finite; lower the learning rate or check the data",
-      layer);
-}
-
-/// w[t, j] = scale * probs[t, ids[t, j]], divided by the row's sum when normalised: one small pass
-/// forward and one backward, where gather, sum and divide would make nine.
-class SelectedWeights : public torch::autograd::Function<SelectedWeights> {
- public:
-  static torch::Tensor forward(torch::autograd::AutogradContext* ctx, const torch::Tensor& probs,
-                               const torch::Tensor& ids, bool normalize, double scale) {
-    const int64_t tokens = ids.size(0), k = ids.size(1), n = probs.size(1);
-    auto weights = torch::empty({tokens, k}, probs.options().requires_grad(false));
-    auto factors = torch::empty({tokens}, weights.options());
-    const float* p = probs.data_ptr<float>();
-    const int32_t* id = ids.data_ptr<int32_t>();
-    float* w = weights.data_ptr<float>();
-    float* factor = factors.data_ptr<float>();
-    parallel_for(tokens, kTokenGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) {
-        float sum = 0;
-        for (int64_t j = t * k; j < (t + 1) * k; ++j) sum += w[j] = p[t * n + id[j]];
-        factor[t] = static_cast<float>(scale) / (normalize ? sum + kTiny : 1.0F);
-        for (int64_t j = t * k; j < (t + 1) * k; ++j) w[j] *= factor[t];
-      }
-    });
-    ctx->save_for_backward({ids, weights, factors});
-    ctx->saved_data["normalize"] = normalize;
-    ctx->saved_data["scale"] = scale;
-    ctx->saved_data["experts"] = n;
-    return weights;
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 torch::autograd::variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    const int64_t tokens = saved[0].size(0), k = saved[0].size(1);
-    const int64_t n = ctx->saved_data["experts"].toInt();
-    const auto scale = static_cast<float>(ctx->saved_data["scale"].toDouble());
-    const bool normalize = ctx->saved_data["normalize"].toBool();
-    const auto dweights = grads[0].contiguous();
-    auto dprobs = torch::zeros({tokens, n}, dweights.options());
-    const int32_t* id = saved[0].data_ptr<int32_t>();
-    const float* w = saved[1].data_ptr<float>();
-    const float* factor = saved[2].data_ptr<float>();
-    const float* dw = dweights.data_ptr<float>();
-    float* dp = dprobs.data_ptr<float>();
-    parallel_for(tokens, kTokenGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) {
-        // d(scale g_j / s): the sum s takes back the mean of the gradients, weighted by g / s.
-        float mean = 0;
-        for (int64_t j = t * k; normalize && j < (t + 1) * k; ++j) mean += dw[j] * w[j] / scale;
-        for (int64_t j = t * k; j < (t + 1) * k; ++j) {
-          dp[t * n + id[j]] = factor[t] * (dw[j] - mean);
-        }
-      }
-    });
-    return {dprobs, {}, {}, {}};
-  }
-};
 
 /// scores [T, E] with -inf outside each token's best groups.
 torch::Tensor within_best_groups(const torch::Tensor& scores, int64_t groups, int64_t used,
@@ -153,34 +84,25 @@ torch::Tensor TopKRouter::select(const torch::Tensor& probs, int64_t k) const {
     const int64_t best_of_group = options_.bias_update > 0 ? 2 : 1;
     scores = within_best_groups(scores, options_.groups, options_.groups_used, best_of_group);
   }
-  auto ids = torch::empty({scores.size(0), k}, torch::kInt32);
-  kernels::top_k(scores.data_ptr<float>(), scores.size(0), experts_, k, ids.data_ptr<int32_t>(),
-                 nullptr);
-  return ids;
+  return row_top_k(scores, k);
 }
 
 Routing TopKRouter::route(const RouteInput& input) {
-  if (input.hidden.dim() != 2 || input.hidden.size(1) != weight.size(1)) {
-    throw UsageError("router of layer {}: hidden states must be [tokens, {}]", input.layer,
-                     weight.size(1));
-  }
   const int64_t k = input.knobs.k.value_or(options_.k);
   const auto factor =
       input.knobs.capacity_factor ? input.knobs.capacity_factor : options_.capacity_factor;
   check_k(k, experts_, options_);
   check_capacity_factor(factor);
 
-  const auto logits = cadre::linear(input.hidden.to(torch::kFloat32), weight);
-  check_finite(logits, input.layer);
+  const auto valid = valid_tokens_of(input);
+  const auto logits = affinity(input, weight);
   const auto probs =
       options_.squash == Squash::kSoftmax ? torch::softmax(logits, 1) : torch::sigmoid(logits);
-  const auto ids = select(probs, k);
-  const auto weights =
-      SelectedWeights::apply(probs, ids, options_.weights == Weights::kNormalized, options_.scale);
-  const auto valid = input.padding.defined() ? input.padding.logical_not() : torch::Tensor();
-  Routing routing = routing_from_dense(experts_, ids, weights, valid);
-  routing.logits = logits;
-  routing.probs = probs;
+  const Rows rows = rows_of(select(probs, k), experts_, valid);
+  const auto weighting =
+      options_.weights == Weights::kNormalized ? Weighting::kNormalized : Weighting::kRaw;
+  const auto weights = row_weights(probs, rows, weighting, options_.scale);
+  const Routing routing = routing_of(experts_, rows, weights, logits, probs, valid);
   if (!factor) return routing;
   const int64_t capacity = expert_capacity(*factor, k, routing.valid_tokens(), experts_);
   return drop_over_capacity(routing, capacity, options_.drop_order);
