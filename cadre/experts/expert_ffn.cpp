@@ -1,6 +1,7 @@
 #include "cadre/experts/expert_ffn.h"
 
 #include "cadre/base/error.h"
+#include "cadre/experts/dispatch.h"
 #include "cadre/kernels/dispatch.h"
 #include "cadre/kernels/expert_ffn.h"
 #include "cadre/nn/tensor_check.h"
@@ -11,33 +12,6 @@ namespace {
 using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-/// The pairs of a routing sorted by expert; a slot is a pair's place in that order.
-struct Dispatch {
-  Tensor expert_offsets;  ///< [E + 1] int64
-  Tensor token_of_slot;   ///< [pairs] int64
-  Tensor slot_of_pair;    ///< [pairs] int64
-};
-
-Dispatch dispatch(const Tensor& token_offsets, const Tensor& expert, int64_t experts) {
-  const int64_t pairs = expert.size(0), tokens = token_offsets.size(0) - 1;
-  const auto ints = torch::TensorOptions(torch::kInt64);
-  Dispatch result{torch::empty({experts + 1}, ints), torch::empty({pairs}, ints),
-                  torch::empty({pairs}, ints)};
-  std::vector<int64_t> order(pairs);
-  kernels::sort_by_expert(expert.data_ptr<int32_t>(), pairs, experts,
-                          result.expert_offsets.data_ptr<int64_t>(), order.data());
-  int64_t* slot_of_pair = result.slot_of_pair.data_ptr<int64_t>();
-  for (int64_t slot = 0; slot < pairs; ++slot) slot_of_pair[order[slot]] = slot;
-  const int64_t* offset = token_offsets.data_ptr<int64_t>();
-  int64_t* token_of_slot = result.token_of_slot.data_ptr<int64_t>();
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int64_t pair = offset[t]; pair < offset[t + 1]; ++pair) {
-      token_of_slot[slot_of_pair[pair]] = t;
-    }
-  }
-  return result;
-}
 
 kernels::ExpertFfnShape shape_of(const Tensor& w_gate) {
   return {.experts = w_gate.size(0), .hidden = w_gate.size(2), .inner = w_gate.size(1)};
