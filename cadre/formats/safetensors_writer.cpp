@@ -1,10 +1,10 @@
 #include <algorithm>
-#include <array>
 
 #include "cadre/base/error.h"
 #include "cadre/formats/file.h"
 #include "cadre/formats/json.h"
 #include "cadre/formats/safetensors.h"
+#include "cadre/formats/safetensors_layout.h"
 
 namespace cadre {
 
@@ -53,6 +53,50 @@ std::string header_json(const std::vector<TensorSpec>& tensors,
 
 }  // namespace
 
+std::string safetensors_head(const std::vector<TensorSpec>& tensors,
+                             const std::map<std::string, std::string>& metadata) {
+  const std::string header = header_json(tensors, metadata);
+  std::string head(8, '\0');
+  for (size_t i = 0; i < 8; ++i) head[i] = static_cast<char>(header.size() >> (8 * i));
+  return head + header;
+}
+
+std::vector<std::vector<TensorSpec>> cut_shards(std::vector<TensorSpec> tensors,
+                                                int64_t shard_bytes) {
+  std::vector<std::vector<TensorSpec>> shards(1);
+  int64_t room = shard_bytes;
+  for (TensorSpec& tensor : tensors) {
+    const int64_t bytes = bytes_of(tensor);
+    if (bytes > room && !shards.back().empty()) {
+      shards.emplace_back();
+      room = shard_bytes;
+    }
+    room -= std::min(bytes, room);
+    shards.back().push_back(std::move(tensor));
+  }
+  return shards;
+}
+
+std::string shard_name(const std::string& stem, size_t shard, size_t shards) {
+  if (shards == 1) return stem + ".safetensors";
+  return fmt::format("{}-{:05}-of-{:05}.safetensors", stem, shard + 1, shards);
+}
+
+std::string shard_index_json(const std::string& stem,
+                             const std::vector<std::vector<TensorSpec>>& shards) {
+  nlohmann::json weight_map = nlohmann::json::object();
+  int64_t total = 0;
+  for (size_t shard = 0; shard < shards.size(); ++shard) {
+    for (const TensorSpec& tensor : shards[shard]) {
+      weight_map[tensor.name] = shard_name(stem, shard, shards.size());
+      total += bytes_of(tensor);
+    }
+  }
+  const nlohmann::ordered_json index = {{"metadata", {{"total_size", total}}},
+                                        {"weight_map", weight_map}};
+  return index.dump(2) + "\n";
+}
+
 struct SafetensorsWriter::State {
   AtomicFile file;
   fs::path path;
@@ -62,12 +106,9 @@ struct SafetensorsWriter::State {
 
 SafetensorsWriter::SafetensorsWriter(const fs::path& path, const std::vector<TensorSpec>& tensors,
                                      const std::map<std::string, std::string>& metadata) {
-  const std::string header = header_json(tensors, metadata);
+  const std::string head = safetensors_head(tensors, metadata);
   state_.reset(new State{.file = AtomicFile(path), .path = path, .tensors = tensors});
-  std::array<std::byte, 8> length;
-  for (size_t i = 0; i < 8; ++i) length[i] = static_cast<std::byte>(header.size() >> (8 * i));
-  state_->file.write(length);
-  state_->file.write(header);
+  state_->file.write(head);
 }
 
 SafetensorsWriter::~SafetensorsWriter() = default;
@@ -101,31 +142,12 @@ struct ShardedWriter::State {
   std::vector<std::unique_ptr<SafetensorsWriter>> open;  ///< shards begun; they appear at commit
   size_t written = 0;                                    ///< tensors written into the last begun
 
-  fs::path shard_name(size_t shard) const {
-    if (plan.size() == 1) return "model.safetensors";
-    return fmt::format("model-{:05}-of-{:05}.safetensors", shard + 1, plan.size());
-  }
-
   void begin_shard() {
     const size_t shard = open.size();
-    open.push_back(
-        std::make_unique<SafetensorsWriter>(folder / shard_name(shard), plan[shard],
-                                            std::map<std::string, std::string>{{"format", "pt"}}));
+    open.push_back(std::make_unique<SafetensorsWriter>(
+        folder / shard_name("model", shard, plan.size()), plan[shard],
+        std::map<std::string, std::string>{{"format", "pt"}}));
     written = 0;
-  }
-
-  std::string index_json() const {
-    nlohmann::json weight_map = nlohmann::json::object();
-    int64_t total = 0;
-    for (size_t shard = 0; shard < plan.size(); ++shard) {
-      for (const TensorSpec& tensor : plan[shard]) {
-        weight_map[tensor.name] = shard_name(shard).string();
-        total += bytes_of(tensor);
-      }
-    }
-    const nlohmann::ordered_json index = {{"metadata", {{"total_size", total}}},
-                                          {"weight_map", weight_map}};
-    return index.dump(2) + "\n";
   }
 };
 
@@ -134,17 +156,7 @@ ShardedWriter::ShardedWriter(const fs::path& folder, std::vector<TensorSpec> ten
     : state_(std::make_unique<State>()) {
   header_json(tensors, {});  // complains about names that repeat across shards
   state_->folder = folder;
-  state_->plan.emplace_back();
-  int64_t room = shard_bytes;
-  for (TensorSpec& tensor : tensors) {
-    const int64_t bytes = bytes_of(tensor);
-    if (bytes > room && !state_->plan.back().empty()) {
-      state_->plan.emplace_back();
-      room = shard_bytes;
-    }
-    room -= std::min(bytes, room);
-    state_->plan.back().push_back(std::move(tensor));
-  }
+  state_->plan = cut_shards(std::move(tensors), shard_bytes);
   state_->begin_shard();
 }
 
@@ -172,7 +184,7 @@ void ShardedWriter::commit() {
   if (state.plan.size() == 1) {
     fs::remove(index, ignored);
   } else {
-    write_file(index, state.index_json());
+    write_file(index, shard_index_json("model", state.plan));
     fs::remove(state.folder / "model.safetensors", ignored);
   }
 }
