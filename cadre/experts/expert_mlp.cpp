@@ -64,7 +64,7 @@ Tensor grouped_linear(const Tensor& x, const Tensor& offsets, const Tensor& weig
 }
 
 Tensor activate(const Tensor& x, Activation activation) {
-  return activation == Activation::kGelu ? gelu(x) : torch::relu(x);
+  return activation == Activation::kGelu ? cadre::gelu(x) : torch::relu(x);
 }
 
 ExpertMlp::ExpertMlp(const ExpertMlpOptions& options) : options_(options) {
