@@ -30,11 +30,12 @@ struct QuickstartOptions {
       .normalize_expert_weights = true,
       .balance_coefficient = 0.02,
       .max_positions = 1024};
-  TrainOptions training = {.steps = 1500,
-                           .batch = 16,
+  // Small batches: in so few minutes the number of steps decides, for both models.
+  TrainOptions training = {.steps = 2500,
+                           .batch = 4,
                            .length = 256,
-                           .lr = 3e-3,
-                           .warmup_steps = 60,
+                           .lr = 2e-3,
+                           .warmup_steps = 100,
                            .evaluate_sequences = 32,
                            .save_every = 250};
   double minutes = 3.5;  ///< at most so long a model; 0 = no limit
