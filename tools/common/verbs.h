@@ -29,6 +29,7 @@ inline constexpr std::array kVerbs = {
     Verb{"perplexity", "measure how well a model predicts a text"},
     Verb{"routes", "show which experts work on which domain"},
     Verb{"recipe", "run a published system beside its baselines, with a verdict"},
+    Verb{"data", "show and fetch the data sets that recipes read"},
     Verb{"convert", "turn a checkpoint folder into a GGUF file, or one into a folder"},
     Verb{"quantize", "store a model's weights in fewer bits, as a GGUF file"},
     Verb{"tokenizer", "train a byte-level BPE tokenizer, encode and decode"},
