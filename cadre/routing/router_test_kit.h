@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <sstream>
 #include <vector>
 
 #include "cadre/routing/router.h"
@@ -143,6 +144,60 @@ inline void expect_weight_gradient(Router& router, const RouteInput& input,
     ++compared;
   }
   EXPECT_GE(compared, 3) << "the selection flips under small steps: choose other inputs";
+}
+
+/// Weights N(0, 1), so that scores differ clearly.
+inline void randomize(Router& router, uint64_t seed = 3) {
+  torch::NoGradGuard no_grad;
+  for (auto& parameter : router.parameters()) {
+    parameter.copy_(random_tensor(parameter.sizes(), seed++));
+  }
+}
+
+/// What `from` learned and keeps reaches `to` (same kind and sizes) through a file's bytes.
+inline void expect_survives_saving(Router& from, Router& to, const RouteInput& input) {
+  std::stringstream bytes;
+  torch::serialize::OutputArchive saved;
+  from.save(saved);
+  saved.save_to(bytes);
+  torch::serialize::InputArchive loaded;
+  loaded.load_from(bytes);
+  to.load(loaded);
+  EXPECT_EQ(rows(to.route(input)), rows(from.route(input)));
+}
+
+/// The same input gives the same routing, bit for bit.
+inline void expect_deterministic(Router& router, const RouteInput& input) {
+  EXPECT_EQ(rows(router.route(input)), rows(router.route(input)));
+}
+
+/// No tokens, and none but padding: an empty routing with gradients that are defined.
+inline void expect_routes_nothing(Router& router, RouteInput input) {
+  const int64_t width = input.hidden.size(1);
+  input.padding = torch::ones({input.hidden.size(0)}, torch::kBool);
+  const Routing padded = router.route(input);
+  expect_well_formed(padded);
+  EXPECT_EQ(padded.pairs(), 0);
+  EXPECT_EQ(padded.tokens(), input.hidden.size(0));
+  const auto no_ids = torch::empty({0}, torch::kInt64);
+  const Routing empty = router.route({.hidden = torch::empty({0, width}), .token_ids = no_ids});
+  expect_well_formed(empty);
+  EXPECT_EQ(empty.tokens(), 0);
+  if (empty.weight.requires_grad()) empty.weight.sum().backward();
+}
+
+/// Padding has no row and changes nobody else's.
+inline void expect_ignores_padding(Router& router, const RouteInput& input) {
+  const int64_t tokens = input.hidden.size(0);
+  RouteInput longer = input;
+  longer.hidden = torch::cat({input.hidden, random_tensor({3, input.hidden.size(1)}, 77)});
+  longer.padding = torch::arange(tokens + 3) >= tokens;
+  if (input.sequence.defined()) {
+    longer.sequence = torch::cat({input.sequence, input.sequence.slice(0, 0, 1).repeat({3})});
+  }
+  auto expected = rows(router.route(input));
+  expected.resize(tokens + 3);
+  expect_same_rows(rows(router.route(longer)), expected);
 }
 
 }  // namespace cadre::testing
