@@ -87,7 +87,9 @@ torch::Tensor ExpertLayer::forward(const torch::Tensor& hidden, LayerContext& co
   if (routing.state.defined()) context.router_state = routing.state;
   if (context.pass == Pass::kForward) remember(routing);
   if (is_training()) add_objectives(routing, input, context);
-  auto y = expert_ffn(input.hidden, routing, gate_proj, up_proj, down_proj).view(hidden.sizes());
+  Routing combined = routing;
+  combined.weight = combine_weights(routing, options_.combine);
+  auto y = expert_ffn(input.hidden, combined, gate_proj, up_proj, down_proj).view(hidden.sizes());
   return shared_experts ? y + shared_experts->forward(hidden) : y;
 }
 

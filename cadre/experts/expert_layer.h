@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "cadre/experts/combine.h"
 #include "cadre/experts/expert_ffn.h"
 #include "cadre/nn/feed_forward.h"
 #include "cadre/objectives/routing_objective.h"
@@ -27,6 +28,7 @@ struct ExpertLayerOptions {
   TopK router = {};  ///< used unless a router object is handed over
   std::vector<RoutingObjective> objectives = {};
   double init_std = 0.02;
+  Combine combine = Combine::kWeighted;
 };
 
 /// Modules: gate (the router), shared_experts. Parameters: gate_proj, up_proj [E, H, D], down_proj
