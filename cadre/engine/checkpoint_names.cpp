@@ -204,6 +204,8 @@ constexpr std::array kLayerNames = {
     TensorName{"mlp.gate_proj.", "ffn_gate."},
     TensorName{"mlp.up_proj.", "ffn_up."},
     TensorName{"mlp.down_proj.", "ffn_down."},
+    TensorName{"mlp.expert_map", "ffn_exp_map"},
+    TensorName{"block_sparse_moe.expert_map", "ffn_exp_map"},
     TensorName{"mlp.gate.e_score_correction_bias", "exp_probs_b.bias"},
     TensorName{"mlp.gate.", "ffn_gate_inp."},
     TensorName{"block_sparse_moe.gate.", "ffn_gate_inp."},

@@ -1,5 +1,7 @@
 #include "cadre/engine/checkpoint_source.h"
 
+#include <algorithm>
+#include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -7,6 +9,7 @@
 #include "cadre/base/error.h"
 #include "cadre/engine/architectures.h"
 #include "cadre/engine/fingerprint.h"
+#include "cadre/engine/low_rank_experts.h"
 #include "cadre/formats/file.h"
 #include "cadre/formats/json.h"
 #include "cadre/formats/safetensors.h"
@@ -41,6 +44,7 @@ class CheckpointSource : public TensorSource {
     if (spec_.rope.layout != RopeLayout::kNone) spec_.rope.layout = config.rope;
     spec_.name = std::filesystem::absolute(folder).lexically_normal().filename().string();
     for (const auto& [name, view] : reader_.tensors()) add(name, view);
+    read_expert_forms();
     const SourceTensor& embedding = require("token_embd.weight");
     if (embedding.shape.size() != 2) {
       throw FormatError("{}: tensor \"model.embed_tokens.weight\" must have two dimensions",
@@ -80,8 +84,17 @@ class CheckpointSource : public TensorSource {
     return found->get<std::string>();
   }
 
+  bool has_expert(const std::string& stacked_name, int64_t expert) const override {
+    return experts_.contains({stacked_name, stored_expert(stacked_name, expert)});
+  }
+
+  std::vector<int32_t> integers(const std::string& name, int64_t expert) const override {
+    const auto found = integers_.find({name, expert < 0 ? -1 : stored_expert(name, expert)});
+    return found == integers_.end() ? std::vector<int32_t>() : found->second;
+  }
+
   SourceTensor expert_slice(const std::string& stacked_name, int64_t expert) const override {
-    const auto found = experts_.find({stacked_name, expert});
+    const auto found = experts_.find({stacked_name, stored_expert(stacked_name, expert)});
     if (found != experts_.end()) return found->second;
     throw FormatError("{}: the tensor for {}, expert {}, is missing", where(), stacked_name,
                       expert);
@@ -102,6 +115,35 @@ class CheckpointSource : public TensorSource {
   }
 
  private:
+  /// Merged experts: several of the router's experts are one stored expert.
+  int64_t stored_expert(const std::string& stacked_name, int64_t expert) const {
+    const std::string layer = stacked_name.substr(0, stacked_name.find('.', 4));
+    const auto map = integers_.find({layer + ".ffn_exp_map", -1});
+    if (map == integers_.end()) return expert;
+    return map->second[static_cast<size_t>(expert)];
+  }
+
+  /// Checks the maps, and finds layers whose experts are low rank.
+  void read_expert_forms() {
+    for (int64_t layer = 0; layer < spec_.layers; ++layer) {
+      const auto map = integers_.find({fmt::format("blk.{}.ffn_exp_map", layer), -1});
+      if (map != integers_.end()) check_expert_map(layer, map->second);
+      if (!has_low_rank_experts(*this, layer)) continue;
+      spec_.low_rank_layers.resize(static_cast<size_t>(spec_.layers));
+      spec_.low_rank_layers[static_cast<size_t>(layer)] = 1;
+    }
+  }
+
+  void check_expert_map(int64_t layer, const std::vector<int32_t>& map) const {
+    const auto inside = [&](int32_t e) { return e >= 0 && e < spec_.experts; };
+    if (static_cast<int64_t>(map.size()) == spec_.experts &&
+        std::all_of(map.begin(), map.end(), inside)) {
+      return;
+    }
+    throw FormatError("{}: the expert_map of layer {} must name a stored expert for each of {}",
+                      where(), layer, spec_.experts);
+  }
+
   void add(const std::string& name, const TensorView& view) {
     const auto expert = expert_name_of(name);
     const std::string known = gguf_name_of(name);
@@ -110,6 +152,14 @@ class CheckpointSource : public TensorSource {
       if (layer_of(name).value_or(0) >= spec_.layers) return;  // DeepSeek-V3's next-token head
       throw FormatError("{}: tensor {} is not part of a {} model", where(), quote(name),
                         spec_.architecture);
+    }
+    if (view.dtype == DType::kI32) {
+      std::vector<int32_t> numbers(static_cast<size_t>(view.elements()));
+      std::memcpy(numbers.data(), view.bytes.data(), view.bytes.size());
+      const auto key =
+          expert ? std::pair(expert->stacked, expert->expert) : std::pair(known, int64_t{-1});
+      integers_.emplace(key, std::move(numbers));
+      return;
     }
     SourceTensor tensor = {.name = name,
                            .type = block_type_of(view.dtype, name, where()),
@@ -127,6 +177,7 @@ class CheckpointSource : public TensorSource {
   std::vector<std::filesystem::path> files_;
   std::map<std::string, SourceTensor> tensors_;
   std::map<std::pair<std::string, int64_t>, SourceTensor> experts_;
+  std::map<std::pair<std::string, int64_t>, std::vector<int32_t>> integers_;
   ModelSpec spec_;
 };
 

@@ -99,7 +99,7 @@ ExpertFiles find_expert_files(const TensorSource& source, const PackedType& pack
   files.layers.resize(spec.layers);
   files.parts.resize(files.grid.size());
   for (int64_t layer = 0; layer < spec.layers; ++layer)
-    if (spec.has_experts(layer)) add_layer(source, layer, packed_type, files);
+    if (spec.has_whole_experts(layer)) add_layer(source, layer, packed_type, files);
   return files;
 }
 

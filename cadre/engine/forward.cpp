@@ -87,6 +87,7 @@ void Forward::run_feed_forward(int64_t layer, int64_t tokens, const RoutingOverr
                                const LayerListener& listener) {
   const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
   normalize(weights.ffn_norm, tokens);
+  if (on_hidden) on_hidden(layer, normal_.row(0), tokens);
   if (spec_.has_experts(layer)) {
     RouteListener of_layer;
     if (listener) {

@@ -18,7 +18,13 @@ class Forward {
   using LayerListener = std::function<void(int64_t layer, int64_t row, std::span<const int32_t>,
                                            std::span<const float>)>;
 
+  /// The normalised hidden states [tokens, hidden] that a layer's feed-forward (and its router)
+  /// sees.
+  using HiddenListener = std::function<void(int64_t layer, const float* hidden, int64_t tokens)>;
+
   Forward(Team& team, const ModelSpec& spec, const ModelWeights& weights, ExpertProvider& provider);
+
+  HiddenListener on_hidden;  ///< may be empty
 
   /// Runs tokens (one a row of the batch), whose caches have room. Logits of the rows `wanted`
   /// (rising) are written to logits [wanted, V].

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace cadre::engine {
 
@@ -61,13 +62,19 @@ struct ModelSpec {
   RopeSpec rope;
   RouterSpec router;
   LatentSpec latent;
-  float attention_scale = 0.0F;  ///< what scores are multiplied by
-  float clamp_qkv = 0.0F;        ///< 0 = none
-  int64_t sliding_window = 0;    ///< 0 = none
-  int64_t sliding_every = 1;     ///< of how many layers all but the last slide (gpt-oss: 2)
+  float attention_scale = 0.0F;       ///< what scores are multiplied by
+  float clamp_qkv = 0.0F;             ///< 0 = none
+  int64_t sliding_window = 0;         ///< 0 = none
+  int64_t sliding_every = 1;          ///< of how many layers all but the last slide (gpt-oss: 2)
+  std::vector<char> low_rank_layers;  ///< [layers]: experts as low rank + rows; empty = none
   float logit_scale = 1.0F, residual_scale = 1.0F, embedding_scale = 1.0F;  ///< factors
 
   bool has_experts(int64_t layer) const { return experts > 0 && layer >= leading_dense_layers; }
+  /// Whether a layer's experts are whole matrices, as providers hold them.
+  bool has_whole_experts(int64_t layer) const {
+    return has_experts(layer) &&
+           (low_rank_layers.empty() || low_rank_layers[static_cast<size_t>(layer)] == 0);
+  }
   bool slides(int64_t layer) const {
     return sliding_window > 0 && (sliding_every == 1 || layer % sliding_every != sliding_every - 1);
   }

@@ -45,6 +45,13 @@ class LayerScope {
 
 }  // namespace
 
+MoeLayer::MoeLayer(Team& team, const ModelSpec& spec, ExpertProvider& provider)
+    : team_(team),
+      spec_(spec),
+      provider_(provider),
+      feed_forward_(team),
+      low_rank_(team, glu_of(spec.activation)) {}
+
 kernels::PanelExpert MoeLayer::dense_expert(const FeedForwardWeights& weights) const {
   return {.gate = weights.gate,
           .up = weights.up,
@@ -69,13 +76,19 @@ void MoeLayer::run(int64_t layer, const LayerWeights& weights, const Router& rou
     throw UsageError("experts per token is {}, must be from 1 to {}", choice.k, router.reachable());
   }
   route(layer, weights, router, choice, x, tokens);
-  if (overrides.skip_cold > 0) skip_cold(layer, overrides.skip_cold, choice.k);
+  if (!weights.expert_map.empty()) share_experts(weights.expert_map, choice.k);
+  if (overrides.skip_cold > 0 && weights.low_rank.empty())
+    skip_cold(layer, overrides.skip_cold, choice.k);
   for (int64_t t = 0; listener && t < tokens; ++t) {
     const auto at = static_cast<size_t>(t * choice.k), k = static_cast<size_t>(choice.k);
     listener(t, std::span(chosen_).subspan(at, k), std::span(weights_).subspan(at, k));
   }
   group_by_expert(tokens, choice.k);
   feed_forward_.begin(x, tokens, spec_.hidden, out);
+  if (!weights.low_rank.empty()) {
+    run_shared(weights, x, tokens);
+    return run_low_rank(weights, x, out);
+  }
   provider_.begin_layer(layer, experts_, expert_weights_, tokens);
   const LayerScope scope(provider_, layer);
   provider_.observe(layer, x.row(0), tokens, chosen_);
@@ -102,6 +115,36 @@ void MoeLayer::route(int64_t layer, const LayerWeights& weights, const Router& r
                     weights_.data() + t * choice.k);
     }
   });
+}
+
+/// Two of a token's experts may have become one: it runs once, with the sum of their weights.
+void MoeLayer::share_experts(const std::vector<int32_t>& map, int64_t k) {
+  for (size_t first = 0; first < chosen_.size(); first += static_cast<size_t>(k)) {
+    const auto experts = std::span(chosen_).subspan(first, static_cast<size_t>(k));
+    const auto weights = std::span(weights_).subspan(first, static_cast<size_t>(k));
+    size_t kept = 0;
+    for (size_t i = 0; i < experts.size() && experts[i] >= 0; ++i) {
+      const int32_t shared = map[static_cast<size_t>(experts[i])];
+      const auto at = static_cast<size_t>(
+          std::find(experts.begin(), experts.begin() + static_cast<int64_t>(kept), shared) -
+          experts.begin());
+      const float weight = weights[i];
+      if (at < kept) {
+        weights[at] += weight;
+        continue;
+      }
+      experts[kept] = shared;
+      weights[kept++] = weight;
+    }
+    std::fill(experts.begin() + static_cast<int64_t>(kept), experts.end(), -1);
+    std::fill(weights.begin() + static_cast<int64_t>(kept), weights.end(), 0.0F);
+  }
+}
+
+void MoeLayer::run_low_rank(const LayerWeights& weights, Activations& x, float* out) {
+  for (size_t i = 0; i < jobs_.size(); ++i) {
+    low_rank_.run(weights.low_rank[static_cast<size_t>(experts_[i])], jobs_[i], x, out);
+  }
 }
 
 void MoeLayer::skip_cold(int64_t layer, float share, int64_t k) {

@@ -10,6 +10,7 @@
 
 #include "cadre/engine/expert_provider.h"
 #include "cadre/engine/feed_forward.h"
+#include "cadre/engine/low_rank_experts.h"
 #include "cadre/engine/router.h"
 
 namespace cadre::engine {
@@ -20,8 +21,7 @@ using RouteListener = std::function<void(int64_t row, std::span<const int32_t> e
 
 class MoeLayer {
  public:
-  MoeLayer(Team& team, const ModelSpec& spec, ExpertProvider& provider)
-      : team_(team), spec_(spec), provider_(provider), feed_forward_(team) {}
+  MoeLayer(Team& team, const ModelSpec& spec, ExpertProvider& provider);
 
   /// Adds nothing to out [tokens, hidden] but overwrites it. x: normalised rows, quantised. Throws
   /// UsageError for an impossible number of experts, Error for logits that are not finite, IoError.
@@ -35,6 +35,8 @@ class MoeLayer {
  private:
   void route(int64_t layer, const LayerWeights& weights, const Router& router,
              const RouteChoice& choice, const Activations& x, int64_t tokens);
+  void share_experts(const std::vector<int32_t>& map, int64_t k);
+  void run_low_rank(const LayerWeights& weights, Activations& x, float* out);
   void skip_cold(int64_t layer, float share, int64_t k);
   void group_by_expert(int64_t tokens, int64_t k);
   void run_shared(const LayerWeights& weights, Activations& x, int64_t tokens);
@@ -48,6 +50,7 @@ class MoeLayer {
   const ModelSpec& spec_;
   ExpertProvider& provider_;
   FeedForward feed_forward_;
+  LowRankFeedForward low_rank_;
   std::vector<float> logits_;         ///< [tokens, E]
   std::vector<int32_t> chosen_;       ///< [tokens, k]
   std::vector<float> weights_;        ///< [tokens, k]

@@ -49,7 +49,7 @@ class LookAhead {
 
   bool operator()(int64_t layer, const float* hidden, int64_t tokens,
                   std::vector<float>& probabilities) {
-    if (!spec_.has_experts(layer)) return false;
+    if (!spec_.has_whole_experts(layer)) return false;
     const Linear& router = weights_.layers[static_cast<size_t>(layer)].router;
     const int64_t columns = router.matrix.columns, experts = spec_.experts;
     q_.resize(static_cast<size_t>(tokens * columns));

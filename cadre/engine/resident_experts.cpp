@@ -1,5 +1,6 @@
 #include "cadre/engine/resident_experts.h"
 
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -13,12 +14,17 @@ ResidentExperts::ResidentExperts(const TensorSource& source, Packer& packer) {
   const ModelSpec& spec = source.spec();
   layers_.resize(static_cast<size_t>(spec.layers));
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    if (!spec.has_experts(layer)) continue;
+    if (!spec.has_whole_experts(layer)) continue;
+    std::map<const std::byte*, ExpertPanels> known;  // merged experts share their weights
     for (int64_t e = 0; e < spec.experts; ++e) {
-      layers_[static_cast<size_t>(layer)].push_back(
-          {.gate = packer.pack(expert_matrix(source, layer, "gate", e)),
-           .up = packer.pack(expert_matrix(source, layer, "up", e)),
-           .down = packer.pack(expert_matrix(source, layer, "down", e))});
+      const SourceTensor gate = expert_matrix(source, layer, "gate", e);
+      auto [found, is_new] = known.try_emplace(gate.bytes.data());
+      if (is_new) {
+        found->second = {.gate = packer.pack(gate),
+                         .up = packer.pack(expert_matrix(source, layer, "up", e)),
+                         .down = packer.pack(expert_matrix(source, layer, "down", e))};
+      }
+      layers_[static_cast<size_t>(layer)].push_back(found->second);
     }
   }
 }

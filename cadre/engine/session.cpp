@@ -202,6 +202,7 @@ std::vector<float> Model::forward(std::span<const Slice> slices) {
   for (Pass& pass : passes_of(parts, state_->prefill)) {
     state_->provider->begin_pass(hints_of(pass, texts));
     if (on_pass) on_pass(tokens_of(pass));
+    state_->forward->on_hidden = on_hidden;
     Forward::LayerListener listener;
     if (on_route) {
       listener = [&](int64_t layer, int64_t row, std::span<const int32_t> experts,

@@ -75,6 +75,10 @@ class Model {
   /// Called with the tokens of every pass before its first layer, when set.
   std::function<void(std::span<const PassToken>)> on_pass;
 
+  /// Called with the normalised hidden states [tokens, hidden] that each layer's feed-forward and
+  /// router see, when set: calibration.
+  std::function<void(int64_t layer, const float* hidden, int64_t tokens)> on_hidden;
+
   /// Called with (layer, position, session, experts, weights) for every routed token when set:
   /// traces, calibration.
   std::function<void(int64_t layer, int64_t position, const Session* session,

@@ -55,6 +55,16 @@ class TensorSource {
   /// ("blk.L.ffn_{gate,up,down}_exps.weight"), half a slice of a fused "ffn_gate_up_exps", or a
   /// tensor of its own, as directories and old Mixtral files have it. Throws FormatError.
   virtual SourceTensor expert_slice(const std::string& stacked_name, int64_t expert) const = 0;
+  /// Whether expert_slice() finds it.
+  virtual bool has_expert(const std::string& stacked_name, int64_t expert) const {
+    (void)stacked_name, (void)expert;
+    return false;
+  }
+  /// A tensor of integers, of an expert or (-1) of none; empty when there is none.
+  virtual std::vector<int32_t> integers(const std::string& name, int64_t expert = -1) const {
+    (void)name, (void)expert;
+    return {};
+  }
   virtual StoredAs stored_as() const = 0;
   /// 16 hex digits over spec, tensor table and file sizes: names caches and snapshots.
   virtual std::string fingerprint() const = 0;

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "cadre/base/error.h"
+#include "cadre/engine/low_rank_experts.h"
 #include "cadre/engine/pack.h"
 #include "cadre/formats/json.h"
 
@@ -226,9 +227,32 @@ class Loader {
     weights.up_bias = optional_vector("ffn_up_exps.bias", {spec_.experts, width}, row_.all_biases);
     weights.down_bias =
         optional_vector("ffn_down_exps.bias", {spec_.experts, spec_.hidden}, row_.all_biases);
+    weights.expert_map = shared_experts(layer);
+    if (!spec_.has_whole_experts(layer)) return load_low_rank(layer, weights);
     if (is_pack(source_)) return;  // its records have been checked when they were found
     for (const char* role : {"gate", "up", "down"}) {
       for (int64_t e = 0; e < spec_.experts; ++e) expert_matrix(source_, layer, role, e);
+    }
+  }
+
+  /// A merged layer's map (stored expert of each) as the lowest expert with the same weights.
+  std::vector<int32_t> shared_experts(int64_t layer) const {
+    std::vector<int32_t> map = source_.integers(fmt::format("blk.{}.ffn_exp_map", layer));
+    std::vector<int32_t> first(map.size(), -1);
+    for (size_t e = 0; e < map.size(); ++e) {
+      int32_t& lowest = first[static_cast<size_t>(map[e])];
+      if (lowest < 0) lowest = static_cast<int32_t>(e);
+      map[e] = lowest;
+    }
+    return map;
+  }
+
+  void load_low_rank(int64_t layer, LayerWeights& weights) {
+    weights.low_rank.resize(static_cast<size_t>(spec_.experts));
+    for (int64_t e = 0; e < spec_.experts; ++e) {
+      const auto at = static_cast<size_t>(e);
+      if (!weights.expert_map.empty() && weights.expert_map[at] != e) continue;
+      weights.low_rank[at] = load_low_rank_expert(source_, packer_, layer, e);
     }
   }
 

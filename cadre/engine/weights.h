@@ -36,6 +36,15 @@ struct LatentWeights {
   std::vector<kernels::PanelMatrix> key_up, value_up;  ///< one a head
 };
 
+/// y = U (V x), y[rows] += S x (low_rank_experts.h).
+struct LowRankMatrix {
+  Linear u, v, sparse;
+  std::vector<int32_t> rows;  ///< of S; empty = no S
+};
+struct LowRankExpert {
+  LowRankMatrix gate, up, down;
+};
+
 struct LayerWeights {
   Norm attention_norm, ffn_norm;
   Linear q, k, v, output;
@@ -46,6 +55,9 @@ struct LayerWeights {
   std::vector<float> shared_gate;
   Linear router;
   std::vector<float> selection_bias;
+  /// [E] where experts share weights: the lowest expert with the same; empty = each has its own.
+  std::vector<int32_t> expert_map;
+  std::vector<LowRankExpert> low_rank;  ///< [E], those of expert_map; empty = whole matrices
   std::vector<float> gate_bias, up_bias, down_bias;  ///< routed experts' [E, width]; may be empty
 };
 
