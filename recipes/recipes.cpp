@@ -1,24 +1,31 @@
 #include "recipes/recipes.h"
 
-#include <algorithm>
+#include <string>
 
 #include "cadre/base/error.h"
+#include "cadre/base/text.h"
 
 namespace cadre::recipes {
 
 const std::vector<RecipeEntry>& all_recipes() {
-  static const std::vector<RecipeEntry> recipes = {};
+  static const std::vector<RecipeEntry> recipes = {
+      {"deepseekmoe",
+       "DeepSeekMoE: Towards Ultimate Expert Specialization in Mixture-of-Experts Language Models "
+       "(2024)",
+       "many small experts and a few shared ones beat few big ones of the same size and work",
+       deepseekmoe},
+  };
   return recipes;
 }
 
 const RecipeEntry& recipe_named(std::string_view name) {
-  const auto& recipes = all_recipes();
-  const auto found = std::find_if(recipes.begin(), recipes.end(),
-                                  [&](const RecipeEntry& entry) { return entry.name == name; });
-  if (found == recipes.end()) {
-    throw UsageError("no recipe is called '{}' (cadre recipe list shows them)", name);
+  std::vector<std::string> names;
+  for (const RecipeEntry& entry : all_recipes()) {
+    if (entry.name == name) return entry;
+    names.push_back(entry.name);
   }
-  return *found;
+  throw UsageError("no recipe is called '{}'{} (cadre recipe list shows them)", one_line(name),
+                   did_you_mean(name, names));
 }
 
 }  // namespace cadre::recipes

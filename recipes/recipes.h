@@ -15,4 +15,7 @@ const std::vector<RecipeEntry>& all_recipes();
 /// Throws UsageError when there is none of that name.
 const RecipeEntry& recipe_named(std::string_view name);
 
+// One factory a folder.
+Recipe deepseekmoe(const Setting& setting);
+
 }  // namespace cadre::recipes

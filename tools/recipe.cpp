@@ -80,6 +80,9 @@ std::string command(const Options& options) {
 
 int run_one(const Options& options) {
   const RecipeEntry& entry = recipe_named(options.name);
+  if (!options.data.empty() && !fs::is_directory(options.data)) {
+    throw UsageError("--data: {} is no folder", options.data);
+  }
   const fs::path out = options.out.empty() ? fs::path("results") / (options.name + suffix(options))
                                            : fs::path(options.out);
   const Outcome outcome =

@@ -9,11 +9,20 @@ namespace cadre::recipes {
 
 bool Bound::admits(double number) const {
   if (!std::isfinite(number)) return false;
-  return side == Side::kAtMost ? number <= value : number >= value;
+  switch (side) {
+    case Side::kAtMost:
+      return number <= value;
+    case Side::kAtLeast:
+      return number >= value;
+    case Side::kMoreThan:
+      return number > value;
+  }
+  return false;
 }
 
 std::string Bound::str() const {
-  return fmt::format("{} {:g}", side == Side::kAtMost ? "<=" : ">=", value);
+  const char* sign = side == Side::kAtMost ? "<=" : side == Side::kAtLeast ? ">=" : ">";
+  return fmt::format("{} {:g}", sign, value);
 }
 
 void Criterion::every_seed(const std::string& what, const Figure& figure, const Bound& bound) {

@@ -18,13 +18,14 @@ struct Check {
 
 /// The bound a number is held to. A number that is not finite passes none.
 struct Bound {
-  enum class Side { kAtMost, kAtLeast } side;
+  enum class Side { kAtMost, kAtLeast, kMoreThan } side;
   double value;
   bool admits(double number) const;
   std::string str() const;  ///< "<= 0.9"
 };
 inline Bound at_most(double value) { return {Bound::Side::kAtMost, value}; }
 inline Bound at_least(double value) { return {Bound::Side::kAtLeast, value}; }
+inline Bound more_than(double value) { return {Bound::Side::kMoreThan, value}; }
 
 /// Values of one seed's arms, or of their means: at("fine", "nmse").
 using At = std::function<double(const std::string& arm, const std::string& value)>;

@@ -120,6 +120,8 @@ TEST(Criterion, ANumberThatIsNotFinitePassesNothing) {
   EXPECT_FALSE(at_most(1).admits(std::nan("")));
   EXPECT_FALSE(at_least(1).admits(INFINITY));
   EXPECT_TRUE(at_least(1).admits(1));
+  EXPECT_FALSE(more_than(1).admits(1));
+  EXPECT_TRUE(more_than(1).admits(1.5));
   const Results results({}, {});
   EXPECT_FALSE(Criterion(results).passed());
 }

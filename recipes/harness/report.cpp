@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <ctime>
 #include <fstream>
 
@@ -83,36 +85,44 @@ std::string today() {
   return fmt::format("{:04}-{:02}-{:02}", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday);
 }
 
-/// The checks of results.json as one cell.
-std::string measured_text(const nlohmann::json& json) {
-  std::vector<std::string> parts;
-  for (const auto& check : json.at("criterion")) {
-    std::vector<std::string> values;
-    for (const auto& value : check.at("values")) {
-      values.push_back(value.is_null() ? "nan" : fmt::format("{:.3g}", value.get<double>()));
-    }
-    parts.push_back(fmt::format("{}: {} ({})", check.at("text").get<std::string>(),
-                                fmt::join(values, ", "), verdict(check.at("passed"))));
+Check check_from_json(const nlohmann::json& json) {
+  Check check{json.at("text"), {}, json.at("passed")};
+  for (const auto& value : json.at("values")) {
+    check.values.push_back(value.is_null() ? std::nan("") : value.get<double>());
   }
-  return fmt::format("{}", fmt::join(parts, "; "));
+  return check;
 }
 
-std::vector<std::string> zoo_row(const RecipeEntry& entry, const fs::path& folder) {
-  const std::string link = fmt::format("[{0}](../recipes/{0}/README.md)", entry.name);
+/// A recipe's row of the overview, and its section.
+struct ZooEntry {
+  std::vector<std::string> row;
+  std::string section;
+};
+
+ZooEntry zoo_entry(const RecipeEntry& entry, const fs::path& folder) {
+  ZooEntry zoo{.row = {fmt::format("[{0}](../recipes/{0}/README.md)", entry.name), entry.claim},
+               .section = fmt::format("## {}\n\n{}\n\n", entry.name, entry.paper)};
   const fs::path path = folder / entry.name / "results.json";
-  if (!fs::exists(path)) return {link, entry.paper, entry.claim, "not measured yet", "-", "-", "-"};
+  if (!fs::exists(path)) {
+    zoo.row.insert(zoo.row.end(), {"not measured yet", "-", "-"});
+    zoo.section += "Not measured yet.\n\n";
+    return zoo;
+  }
   const auto json = parse_json(read_file(path), path.string());
   try {
-    return {link,
-            entry.paper,
-            entry.claim,
-            measured_text(json),
-            json.at("passed").get<bool>() ? "holds" : "**fails**",
-            fmt::format("`{}`", json.at("command").get<std::string>()),
-            format_duration(json.at("seconds").get<double>())};
+    zoo.row.push_back(json.at("passed").get<bool>() ? "holds" : "**fails**");
+    zoo.row.push_back(fmt::format("`{}`", json.at("command").get<std::string>()));
+    zoo.row.push_back(format_duration(json.at("seconds").get<double>()));
+    for (const auto& check : json.at("criterion")) {
+      zoo.section += "- " + check_line(check_from_json(check)) + "\n";
+    }
+    zoo.section +=
+        fmt::format("\n[Results](../recipes/{}/RESULTS.md) of {}; {}.\n\n", entry.name,
+                    json.at("date").get<std::string>(), json.at("machine").get<std::string>());
   } catch (const nlohmann::json::exception& error) {
     throw FormatError("{}: not a recipe's results ({})", path.string(), error.what());
   }
+  return zoo;
 }
 
 }  // namespace
@@ -156,7 +166,10 @@ std::string results_markdown(const RecipeEntry& entry, const Outcome& outcome,
 
 Json results_json(const RecipeEntry& entry, const Outcome& outcome, const Occasion& occasion) {
   Json runs = Json::array(), criterion = Json::array();
-  for (const RunResult& run : outcome.results.runs()) runs.push_back(to_json(run));
+  for (const RunResult& run : outcome.results.runs()) {
+    runs.push_back(to_json(run));
+    runs.back().erase("curves");  // the pictures show them; runs/ has them
+  }
   for (const Check& check : outcome.checks) {
     criterion.push_back({{"text", check.text}, {"values", check.values}, {"passed", check.passed}});
   }
@@ -176,12 +189,17 @@ Json results_json(const RecipeEntry& entry, const Outcome& outcome, const Occasi
 }
 
 std::string zoo_markdown(const std::vector<RecipeEntry>& recipes, const fs::path& folder) {
-  Table table({"system", "paper", "claim", "measured", "criterion", "command", "time"});
-  for (const RecipeEntry& entry : recipes) table.add_row(zoo_row(entry, folder));
+  Table overview({"system", "claim", "criterion", "command", "time"});
+  std::string sections;
+  for (const RecipeEntry& entry : recipes) {
+    const ZooEntry zoo = zoo_entry(entry, folder);
+    overview.add_row(zoo.row);
+    sections += zoo.section;
+  }
   return "# The zoo\n\nPublished systems, each beside its baselines in one run. Written by `cadre "
          "recipe report` from the recipes' results; a claim that did not hold here is listed as "
-         "such.\n\n" +
-         table.markdown();
+         "such. Behind a check stands what was measured, one number a seed.\n\n" +
+         overview.markdown() + "\n" + sections;
 }
 
 }  // namespace cadre::recipes
