@@ -5,6 +5,7 @@
 #include "cadre/base/error.h"
 #include "cadre/base/text.h"
 #include "cadre/reshape/copy.h"
+#include "cadre/reshape/delta.h"
 #include "cadre/reshape/merge.h"
 
 namespace cadre::reshape {
@@ -12,6 +13,7 @@ namespace cadre::reshape {
 std::span<const OpInfo> reshape_ops() {
   // To add an operation: a header with OpInfo NAME_op(), and its line here.
   static const std::vector<OpInfo> ops = {
+      apply_delta_op(),
       copy_op(),
       merge_op(),
   };
