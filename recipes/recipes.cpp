@@ -14,6 +14,21 @@ const std::vector<RecipeEntry>& all_recipes() {
        "(2024)",
        "many small experts and a few shared ones beat few big ones of the same size and work",
        deepseekmoe},
+      {"adamoe",
+       "AdaMoE: Token-Adaptive Routing with Null Experts for Mixture-of-Experts Language Models "
+       "(2024)",
+       "null experts in a trained top-k layer: less error with fewer experts, and more of them "
+       "where it is hard",
+       adamoe},
+      {"smoe-dropout",
+       "Sparse MoE as the New Dropout: Scaling Dense and Self-Slimmable Transformers (2023)",
+       "a frozen random router and a growing k: the trained net gets better with every expert it "
+       "is granted",
+       smoe_dropout},
+      {"sparse-ot", "Sparsity-Constrained Optimal Transport (2023)",
+       "a plan with a limit on nonzeros loads experts equally without a balance loss and leaves "
+       "hardly a token out",
+       sparse_ot},
   };
   return recipes;
 }

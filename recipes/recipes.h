@@ -17,5 +17,8 @@ const RecipeEntry& recipe_named(std::string_view name);
 
 // One factory a folder.
 Recipe deepseekmoe(const Setting& setting);
+Recipe adamoe(const Setting& setting);
+Recipe smoe_dropout(const Setting& setting);
+Recipe sparse_ot(const Setting& setting);
 
 }  // namespace cadre::recipes
