@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
 #include "cadre/base/error.h"
 #include "cadre/base/text.h"
@@ -73,7 +74,7 @@ json parameters_of(const json& object, const std::string& method, const std::str
 std::string model_of(const json& object, const char* key, const std::string& where) {
   const std::string model = text_of(object, key, where);
   if (model.empty()) throw UsageError("{}: key \"{}\" is missing", where, key);
-  if (model.find("+") != std::string::npos)
+  if (model.find('+') != std::string::npos && !std::filesystem::exists(model))
     throw UsageError(
         "{}: {}: adapters as models are not supported; apply them with cadre delta "
         "first",

@@ -60,9 +60,8 @@ Step linear(const MergeTensor& tensor) {
   if (normalize && std::abs(sum) < 1e-12)
     throw UsageError("{}: the weights of {} sum to zero; set normalize to false", tensor.where,
                      quote(tensor.out.name));
-  return step_of(
-      tensor,
-      linear_kernel(weights, normalize ? Weights::kNormalized : Weights::kAsGiven, tensor.widest));
+  return step_of(tensor,
+                 linear_kernel(weights, normalize ? Weights::kNormalized : Weights::kAsGiven));
 }
 
 Step fisher(const MergeTensor& tensor) {
@@ -74,7 +73,7 @@ Step fisher(const MergeTensor& tensor) {
 /// scale (one number) times the only input.
 Step passthrough(const MergeTensor& tensor) {
   const double scale = number(tensor, "scale");
-  if (scale != 1) return step_of(tensor, linear_kernel({scale}, Weights::kAsGiven, DType::kF32));
+  if (scale != 1) return step_of(tensor, linear_kernel({scale}, Weights::kAsGiven));
   if (tensor.out.dtype != tensor.widest) return step_of(tensor, cast_kernel());
   return {.out = {tensor.out}, .in = tensor.models, .kernel = CopyKernel{}};
 }

@@ -11,10 +11,8 @@
 
 namespace cadre::reshape {
 
-/// sum of w_i x_i, divided by the sum of w_i when kNormalized; added up one type wider than the
-/// inputs.
-std::shared_ptr<TileKernel> linear_kernel(std::vector<double> weights, Weights kind,
-                                          DType widest_input);
+/// sum of w_i x_i, divided by the sum of w_i when kNormalized.
+std::shared_ptr<TileKernel> linear_kernel(std::vector<double> weights, Weights kind);
 
 /// sum of w_i F_i x_i / sum of w_i F_i with per-parameter Fisher information F (Matena and Raffel,
 /// "Merging Models with Fisher-Weighted Averaging", 2022, eq. 4): inputs x_1 .. x_n, F_1 .. F_n.

@@ -64,6 +64,10 @@ int64_t allocated(const fs::path& path) {
 
 }  // namespace
 
+OpenFile::~OpenFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
 OutputFolder::OutputFolder(fs::path folder, const OutputLayout& layout) {
   folder_ = fs::absolute(folder).lexically_normal();
   if (!folder_.has_filename()) folder_ = folder_.parent_path();
@@ -79,13 +83,6 @@ OutputFolder::OutputFolder(fs::path folder, const OutputLayout& layout) {
   take_lock();
   read_journal(layout.identity);
   open_shards();
-}
-
-OutputFolder::~OutputFolder() {
-  for (const Shard& shard : shards_)
-    if (shard.descriptor >= 0) ::close(shard.descriptor);
-  if (journal_ >= 0) ::close(journal_);
-  if (lock_ >= 0) ::close(lock_);
 }
 
 void OutputFolder::lay_out(const OutputLayout& layout) {
@@ -123,8 +120,8 @@ void OutputFolder::check_room() const {
 }
 
 void OutputFolder::take_lock() {
-  lock_ = open_or_throw(work_ / "lock", O_RDWR | O_CREAT);
-  if (::flock(lock_, LOCK_EX | LOCK_NB) == 0) return;
+  lock_ = OpenFile(open_or_throw(work_ / "lock", O_RDWR | O_CREAT));
+  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) == 0) return;
   throw IoError("cannot write {}: another run is writing it", folder_.string());
 }
 
@@ -152,17 +149,17 @@ void OutputFolder::read_journal(const std::string& identity) {
     finished_.insert(step);
     at = after + 1;
   }
-  journal_ = open_or_throw(path, O_WRONLY);
-  if (::ftruncate(journal_, static_cast<off_t>(whole)) != 0) throw_io("write", path);
-  if (::lseek(journal_, 0, SEEK_END) < 0) throw_io("write", path);
+  journal_ = OpenFile(open_or_throw(path, O_WRONLY));
+  if (::ftruncate(journal_.get(), static_cast<off_t>(whole)) != 0) throw_io("write", path);
+  if (::lseek(journal_.get(), 0, SEEK_END) < 0) throw_io("write", path);
 }
 
 void OutputFolder::open_shards() {
   for (Shard& shard : shards_) {
-    shard.descriptor = open_or_throw(shard.path, O_WRONLY | O_CREAT);
-    if (::ftruncate(shard.descriptor, static_cast<off_t>(shard.bytes)) != 0)
+    shard.file = OpenFile(open_or_throw(shard.path, O_WRONLY | O_CREAT));
+    if (::ftruncate(shard.file.get(), static_cast<off_t>(shard.bytes)) != 0)
       throw_io("write", shard.path);
-    write_at(shard.descriptor, shard.path, std::as_bytes(std::span(shard.head)), 0);
+    write_at(shard.file.get(), shard.path, std::as_bytes(std::span(shard.head)), 0);
   }
   for (const auto& [name, text] : small_files_) write_file(staging() / name, text);
 }
@@ -171,22 +168,22 @@ void OutputFolder::write(const std::string& tensor, int64_t offset,
                          std::span<const std::byte> bytes) {
   const Place& place = places_.at(tensor);
   const Shard& shard = shards_[place.shard];
-  write_at(shard.descriptor, shard.path, bytes, place.offset + offset);
+  write_at(shard.file.get(), shard.path, bytes, place.offset + offset);
 }
 
 void OutputFolder::note(std::span<const int64_t> steps) {
   if (steps.empty()) return;
   for (const Shard& shard : shards_)
-    if (::fdatasync(shard.descriptor) != 0) throw_io("write", shard.path);
+    if (::fdatasync(shard.file.get()) != 0) throw_io("write", shard.path);
   std::string lines;
   for (const int64_t step : steps) lines += fmt::format("{}\n", step);
-  if (::write(journal_, lines.data(), lines.size()) != static_cast<ssize_t>(lines.size()) ||
-      ::fdatasync(journal_) != 0)
+  if (::write(journal_.get(), lines.data(), lines.size()) != static_cast<ssize_t>(lines.size()) ||
+      ::fdatasync(journal_.get()) != 0)
     throw_io("write", work_ / "journal");
 }
 
 void OutputFolder::commit() {
-  for (Shard& shard : shards_) ::close(std::exchange(shard.descriptor, -1));
+  for (Shard& shard : shards_) shard.file = OpenFile();
   AtomicFolder target(folder_);
   fs::remove(target.staging());
   fs::rename(staging(), target.staging());

@@ -10,6 +10,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cadre/formats/safetensors.h"
@@ -24,13 +25,28 @@ struct OutputLayout {
   std::string identity;  ///< of the work: a journal of other work is thrown away
 };
 
+/// An open file; closed with its owner.
+class OpenFile {
+ public:
+  explicit OpenFile(int descriptor = -1) : descriptor_(descriptor) {}
+  ~OpenFile();
+  OpenFile(OpenFile&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+  OpenFile& operator=(OpenFile&& other) noexcept {
+    std::swap(descriptor_, other.descriptor_);
+    return *this;
+  }
+  int get() const { return descriptor_; }
+
+ private:
+  int descriptor_;
+};
+
 class OutputFolder {
  public:
   /// Goes on with unfinished work of the same identity, else begins. Throws UsageError for a folder
   /// that holds something else than a checkpoint, IoError: too little room (nothing is written
   /// then), another run at the same work.
   OutputFolder(std::filesystem::path folder, const OutputLayout& layout);
-  ~OutputFolder();
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;
 
@@ -52,7 +68,7 @@ class OutputFolder {
   };
   struct Shard {
     std::filesystem::path path;
-    int descriptor = -1;
+    OpenFile file = OpenFile();
     std::string head;
     int64_t bytes = 0;
   };
@@ -67,7 +83,7 @@ class OutputFolder {
   std::map<std::string, Place> places_;
   std::map<std::string, std::string> small_files_;
   std::set<int64_t> finished_;
-  int lock_ = -1, journal_ = -1;
+  OpenFile lock_, journal_;
 };
 
 }  // namespace cadre::reshape

@@ -48,6 +48,8 @@ class TileKernel {
   virtual void look(int /*pass*/, const Tile& /*tile*/) {}
   virtual void end_pass(int /*pass*/) {}
   virtual void compute(const Tile& tile) const = 0;
+  /// A thread's memory for one tile, beside inputs and output.
+  virtual int64_t scratch_bytes(int64_t /*elements*/) const { return 0; }
 };
 
 /// The output's bytes are the inputs' bytes, one slice after the other (any type, all alike).

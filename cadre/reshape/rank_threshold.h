@@ -26,6 +26,8 @@ class RankThreshold {
  public:
   /// Memory while it counts.
   static constexpr int64_t kScratchBytes = int64_t{65536} * sizeof(int64_t);
+  /// A thread's while it counts one tile.
+  static constexpr int64_t kTileBytes = int64_t{65536} * sizeof(uint32_t);
 
   void begin(int pass, int64_t tiles);
   /// Any thread, any order; the sums do not depend on either.

@@ -25,13 +25,11 @@ using Clock = std::chrono::steady_clock;
 constexpr const char* kRecordFile = "reshape.json";
 
 int threads_within(const Plan& plan, std::span<const CheckpointPtr> inputs, int64_t budget) {
-  // Whole matrices need the same for any number; tiles as many times more as there are threads.
-  const int64_t one = peak_bytes(plan, inputs, 1), two = peak_bytes(plan, inputs, 2);
+  const int64_t one = peak_bytes(plan, inputs, 1);
   if (one > budget)
     throw UsageError("this plan needs {} of memory, the budget is {}; raise --memory",
                      format_bytes(static_cast<uint64_t>(one)),
                      format_bytes(static_cast<uint64_t>(budget)));
-  if (one == two) return num_threads();
   int threads = 1;
   while (threads < num_threads() && peak_bytes(plan, inputs, threads + 1) <= budget) ++threads;
   return threads;

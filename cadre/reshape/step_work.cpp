@@ -116,7 +116,7 @@ int64_t TiledStep::tile_bytes() const {
     if (kernel_ != nullptr && input.tensor->info.dtype != DType::kF32) bytes += elements * 4;
     nested = std::max(nested, input.checkpoint->working_bytes());
   }
-  if (kernel_ != nullptr) bytes += elements * 4;
+  if (kernel_ != nullptr) bytes += elements * 4 + kernel_->scratch_bytes(elements);
   return bytes + nested;
 }
 

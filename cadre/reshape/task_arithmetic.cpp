@@ -168,6 +168,10 @@ class TaskArithmetic : public TileKernel {
     return options_.shape.size() < 2 ? elements_of(options_.shape) : columns_of(options_.shape);
   }
   int passes() const override { return rank_passes() + (measures() ? 1 : 0); }
+  int64_t scratch_bytes(int64_t elements) const override {
+    const auto buffers = static_cast<int64_t>(options_.models.size()) + 3;
+    return buffers * elements * 4 + RankThreshold::kTileBytes;
+  }
 
   void begin_pass(int pass, int64_t tiles) override {
     measuring_ = pass >= rank_passes();
