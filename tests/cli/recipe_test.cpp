@@ -79,7 +79,8 @@ TEST(DataVerb, TakesFilesOutOfAPackage) {
   const RunOptions options = {.environment = {"CADRE_DATA=" + (folder / "data").string()}};
   EXPECT_EQ(run_cadre({"data", "get", "digits", "--from", deb}, options).exit_code, 0);
   EXPECT_EQ(read_file(folder / "data/digits/digits.csv.gz"), "digits");
-  EXPECT_THAT(run_cadre({"data", "list"}, options).out, HasSubstr(folder / "data/digits"));
+  EXPECT_THAT(run_cadre({"data", "list"}, options).out,
+              HasSubstr((folder / "data/digits").string()));
   // The package of another set.
   expect_mistake(run_cadre({"data", "get", "fashion-mnist", "--from", deb}, options), "has no");
   EXPECT_FALSE(fs::exists(folder / "data/fashion-mnist"));
