@@ -31,6 +31,8 @@ inline constexpr std::array kVerbs = {
     Verb{"recipe", "run a published system beside its baselines, with a verdict"},
     Verb{"data", "show and fetch the data sets that recipes read"},
     Verb{"convert", "turn a checkpoint folder into a GGUF file, or one into a folder"},
+    Verb{"delta", "store what fine-tuning changed in under a bit a parameter, and add it back"},
+    Verb{"lora", "merge, extract and combine low-rank adapters"},
     Verb{"quantize", "store a model's weights in fewer bits, as a GGUF file"},
     Verb{"tokenizer", "train a byte-level BPE tokenizer, encode and decode"},
 };
