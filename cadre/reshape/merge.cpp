@@ -116,7 +116,13 @@ class MergePlanner {
     tensor.model_parameter = [&, t](const std::string& key, size_t model) {
       return value_of(slice, sources[model], key, tensor.models[model].name, t);
     };
-    plan_.steps.push_back(method_.step(tensor));
+    try {
+      plan_.steps.push_back(method_.step(tensor));
+    } catch (const UsageError& error) {
+      const std::string what = error.what();
+      if (what.starts_with(config_.where)) throw;
+      throw UsageError("{}: {}", config_.where, what);
+    }
   }
 
   json value_of(const MergeSlice& slice, const MergeSource* source, const std::string& key,

@@ -59,11 +59,19 @@ void gather_merge_keys(json& table, std::vector<std::string>& inputs, const std:
   if (inputs.empty()) inputs = parse_merge_config(table.at("config"), where).models;
 }
 
+std::string known_op(const std::string& name, const std::string& where) {
+  try {
+    return op_named(name).name;
+  } catch (const UsageError& error) {
+    throw UsageError("{}: {}", where, error.what());
+  }
+}
+
 PlanStep step_of(json table, const std::string& where, bool first) {
   if (!table.is_object()) throw UsageError("{}: must be a table", where);
   const json op = take(table, "op");
   if (!op.is_string()) throw UsageError("{}: key \"op\" is missing", where);
-  PlanStep step = {.op = op_named(op.get<std::string>()).name, .where = where};
+  PlanStep step = {.op = known_op(op.get<std::string>(), where), .where = where};
   step.where += " (" + step.op + ")";
   if (const json inputs = take(table, "inputs"); !inputs.is_null())
     step.inputs = texts_of(inputs, step.where + ": inputs");
