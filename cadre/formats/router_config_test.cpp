@@ -75,6 +75,24 @@ TEST(RouterConfig, GivesWhatWasSetAndElseTheDefault) {
   EXPECT_EQ(slots_of(top_k, kShape), 5);
 }
 
+TEST(RouterConfig, WhatLooksAheadDecodesWithAFallbackOnly) {
+  EXPECT_NO_THROW(check_decoding({}));
+  for (const RouterKind& kind : router_kinds()) {
+    RouterConfig config = {.kind = std::string(kind.name)};
+    if (kind.causal) {
+      EXPECT_NO_THROW(check_decoding(config)) << kind.name;
+      continue;
+    }
+    EXPECT_THAT(message_of([&] { check_decoding(config); }), testing::HasSubstr("fallback"));
+    set_router_option(config, "fallback", "top_k");
+    EXPECT_NO_THROW(check_decoding(config)) << kind.name;
+  }
+  EXPECT_THAT(message_of([] {
+                check_decoding({.kind = "top_k", .options = {{"capacity_factor", 1.25}}});
+              }),
+              testing::HasSubstr("capacity_factor to 0"));
+}
+
 TEST(RouterConfig, UnknownNamesNameTheNearest) {
   EXPECT_EQ(parse_error(R"({"kind": "topp"})"),
             "c.json: unknown router kind 'topp': did you mean top_p? (cadre list routers shows "

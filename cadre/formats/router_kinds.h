@@ -45,6 +45,8 @@ struct RouterKind {
   std::string_view name;
   std::string_view help;   ///< one line
   std::string_view paper;  ///< title, year
+  /// Row t depends on token t and those before it. Kinds that are not have the option `fallback`,
+  /// the router that stands in when text is generated.
   bool causal = true;
   bool batch_invariant = true;
   std::string_view needs = {};  ///< of its caller, beside hidden states: "token ids", "step" ...
@@ -61,6 +63,9 @@ std::span<const RouterKind> router_kinds();
 const RouterKind& router_kind_named(std::string_view name);
 /// The kind's option of that name; throws UsageError naming the nearest one.
 const RouterOption& option_named(const RouterKind& kind, std::string_view name);
+/// Throws UsageError when text cannot be generated with this router: it looks ahead and names no
+/// fallback.
+void check_decoding(const RouterConfig& config);
 /// "softmax, sigmoid" ...
 std::string choices_of(const RouterOption& option);
 

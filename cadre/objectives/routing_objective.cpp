@@ -138,6 +138,7 @@ torch::Tensor mean_load(const Routing& routing, const Load& load) {
 }  // namespace
 
 torch::Tensor expert_balance(const Routing& routing, const RouteInput& input, BalanceScope scope) {
+  if (!routing.probs.defined()) return torch::zeros({});
   const bool per_sequence = scope == BalanceScope::kSequence;
   return mean_load(routing, load_of(routing, per_sequence ? input.sequence : torch::Tensor()));
 }
@@ -147,6 +148,7 @@ torch::Tensor device_balance(const Routing& routing, int64_t groups) {
     throw UsageError("device balance: {} experts do not divide into {} groups", routing.experts,
                      groups);
   }
+  if (!routing.probs.defined()) return torch::zeros({});
   Load load = load_of(routing, {});
   const int64_t size = routing.experts / groups;
   load.f = load.f.view({groups, size}).mean(1).repeat_interleave(size).unsqueeze(0);
@@ -154,6 +156,7 @@ torch::Tensor device_balance(const Routing& routing, int64_t groups) {
 }
 
 torch::Tensor router_z_loss(const Routing& routing) {
+  if (!routing.logits.defined()) return torch::zeros({});
   const int64_t tokens = routing.tokens(), valid = routing.valid_tokens();
   auto share = routing.valid.defined() ? routing.valid.to(torch::kFloat32) : torch::ones({tokens});
   share = share / std::max<int64_t>(valid, 1);

@@ -1,6 +1,7 @@
 #pragma once
 
-/// Loss terms on a routing decision. Load f never carries a gradient; padding enters no statistic.
+/// Loss terms on a routing decision. Load f never carries a gradient; padding enters no statistic;
+/// a routing without probabilities or logits (hash, stochastic experts) gives 0.
 
 #include <torch/torch.h>
 

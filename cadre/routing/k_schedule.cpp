@@ -5,8 +5,6 @@
 #include <cmath>
 #include <numbers>
 
-#include <fmt/ranges.h>
-
 #include "cadre/base/error.h"
 
 namespace cadre {

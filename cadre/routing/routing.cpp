@@ -3,47 +3,10 @@
 #include <algorithm>
 
 #include "cadre/base/error.h"
+#include "cadre/routing/selection.h"
 
 namespace cadre {
 namespace {
-
-void check_selection(const torch::Tensor& indices, const torch::Tensor& weights,
-                     const torch::Tensor& valid) {
-  if (indices.dim() != 2 || indices.sizes() != weights.sizes()) {
-    throw UsageError("routing: indices and weights must both be [tokens, k]");
-  }
-  if (valid.defined() && (valid.dim() != 1 || valid.size(0) != indices.size(0))) {
-    throw UsageError("routing: the mask of valid tokens must be [{}]", indices.size(0));
-  }
-}
-
-/// The pairs of a dense selection that a routing stores.
-struct Stored {
-  std::vector<int64_t> slots;  ///< positions in the flattened [T, k]
-  int64_t null = 0;
-};
-
-Stored stored_slots(const torch::Tensor& ids, int64_t experts, const torch::Tensor& valid,
-                    int64_t* offsets) {
-  const int64_t tokens = ids.size(0), k = ids.size(1);
-  const int32_t* id = ids.data_ptr<int32_t>();
-  const bool* is_valid = valid.defined() ? valid.data_ptr<bool>() : nullptr;
-  Stored stored;
-  stored.slots.reserve(tokens * k);
-  offsets[0] = 0;
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int64_t slot = t * k; slot < (t + 1) * k && (!is_valid || is_valid[t]); ++slot) {
-      if (id[slot] < 0) throw UsageError("routing: token {} has expert {}", t, id[slot]);
-      if (id[slot] < experts) {
-        stored.slots.push_back(slot);
-      } else {
-        ++stored.null;
-      }
-    }
-    offsets[t + 1] = static_cast<int64_t>(stored.slots.size());
-  }
-  return stored;
-}
 
 double mean_entropy(const Routing& routing) {
   auto probs = routing.probs.detach();
@@ -79,7 +42,7 @@ torch::Tensor Routing::load() const {
 
 Routing Routing::detach() const {
   Routing copy = *this;
-  for (auto* tensor : {&copy.weight, &copy.logits, &copy.probs, &copy.state}) {
+  for (auto* tensor : {&copy.weight, &copy.logits, &copy.probs, &copy.scores, &copy.state}) {
     if (tensor->defined()) *tensor = tensor->detach();
   }
   return copy;
@@ -108,20 +71,18 @@ RoutingStats stats_of(const Routing& routing) {
 
 Routing routing_from_dense(int64_t experts, const torch::Tensor& indices,
                            const torch::Tensor& weights, const torch::Tensor& valid) {
-  check_selection(indices, weights, valid);
-  const auto ids = indices.to(torch::kInt32).contiguous();
-  const auto mask = valid.defined() ? valid.to(torch::kBool).contiguous() : valid;
-  auto offsets = torch::empty({ids.size(0) + 1}, torch::kInt64);
-  Stored stored = stored_slots(ids, experts, mask, offsets.data_ptr<int64_t>());
-  Routing routing{.experts = experts, .offsets = offsets, .valid = mask, .null = stored.null};
-  routing.expert = ids.reshape(-1);
-  routing.weight = weights.reshape(-1);
-  if (static_cast<int64_t>(stored.slots.size()) < ids.numel()) {
-    const auto slots = torch::tensor(stored.slots, torch::kInt64);
-    routing.expert = routing.expert.index_select(0, slots);
-    routing.weight = routing.weight.index_select(0, slots);
+  if (indices.dim() != 2 || indices.sizes() != weights.sizes()) {
+    throw UsageError("routing: indices and weights must both be [tokens, k]");
   }
-  return routing;
+  const auto mask = valid.defined() ? valid.to(torch::kBool).contiguous() : valid;
+  const Rows rows = rows_of(indices, experts, mask);
+  auto kept = weights.reshape(-1);
+  if (rows.ids.size(0) < indices.numel()) {
+    auto keep = indices < experts;
+    if (mask.defined()) keep = keep & mask.unsqueeze(1);
+    kept = kept.index_select(0, keep.reshape(-1).nonzero().view(-1));
+  }
+  return routing_of(experts, rows, kept, {}, {}, mask);
 }
 
 }  // namespace cadre

@@ -19,10 +19,11 @@ struct Routing {
   torch::Tensor weight;   ///< [pairs] float32, differentiable
   torch::Tensor logits;   ///< [T, E (+ nulls)] float32, for losses and reports
   torch::Tensor probs;    ///< [T, E (+ nulls)] float32, differentiable
-  torch::Tensor state;    ///< [T, p] for the next layer's router; undefined = none
-  torch::Tensor valid;    ///< [T] bool: tokens that are not padding; undefined = all
-  int64_t dropped = 0;    ///< pairs lost to capacity
-  int64_t null = 0;       ///< slots that went to null experts
+  torch::Tensor scores;  ///< [T, E] noisy logits when noise moved the selection; undefined = logits
+  torch::Tensor state;   ///< [T, p] for the next layer's router; undefined = none
+  torch::Tensor valid;   ///< [T] bool: tokens that are not padding; undefined = all
+  int64_t dropped = 0;   ///< pairs lost to capacity
+  int64_t null = 0;      ///< slots that went to null experts
 
   int64_t tokens() const { return offsets.size(0) - 1; }
   int64_t pairs() const { return expert.size(0); }
