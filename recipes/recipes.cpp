@@ -9,6 +9,10 @@ namespace cadre::recipes {
 
 const std::vector<RecipeEntry>& all_recipes() {
   static const std::vector<RecipeEntry> recipes = {
+      {"dynamic-routing", "Harder Tasks Need More Experts: Dynamic Routing in MoE Models (2024)",
+       "experts until their probabilities pass p: less error than top-2 for as much work, and more "
+       "work where it is hard",
+       dynamic_routing},
       {"deepseekmoe",
        "DeepSeekMoE: Towards Ultimate Expert Specialization in Mixture-of-Experts Language Models "
        "(2024)",

@@ -16,6 +16,7 @@ const std::vector<RecipeEntry>& all_recipes();
 const RecipeEntry& recipe_named(std::string_view name);
 
 // One factory a folder.
+Recipe dynamic_routing(const Setting& setting);
 Recipe deepseekmoe(const Setting& setting);
 Recipe adamoe(const Setting& setting);
 Recipe smoe_dropout(const Setting& setting);
