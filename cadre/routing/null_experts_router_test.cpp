@@ -44,7 +44,9 @@ TEST(NullExpertsRouter, WeightsSumOverTrueExpertsOrAllSlots) {
     const auto size = own_rows[t].size();
     EXPECT_EQ(size, all_rows[t].size());
     EXPECT_NEAR(own_sum, size > 0 ? 1 : 0, 1e-6);
-    if (size > 0 && size < 3) EXPECT_LT(all_sum, 1 - 1e-6);
+    if (size > 0 && size < 3) {
+      EXPECT_LT(all_sum, 1 - 1e-6);
+    }
     some_shorter |= size < 3;
   }
   EXPECT_TRUE(some_shorter);

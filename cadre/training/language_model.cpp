@@ -2,24 +2,37 @@
 
 #include <fmt/format.h>
 
+#include "cadre/base/error.h"
+#include "cadre/objectives/balance_forms.h"
 #include "cadre/objectives/cross_entropy.h"
+#include "cadre/objectives/objectives.h"
 
 namespace cadre {
 namespace {
 
+BalanceForm balance_form_of(const RouterConfig& router) {
+  return router.is_standard() ? BalanceForm::kShare : router_kind_named(router.kind).balance;
+}
+
 std::vector<RoutingObjective> objectives_of(const ModelConfig& config) {
   std::vector<RoutingObjective> objectives;
   if (config.balance_coefficient > 0) {
-    objectives.push_back(balance_expert(config.balance_coefficient, config.balance_per_sequence
-                                                                        ? BalanceScope::kSequence
-                                                                        : BalanceScope::kBatch));
+    const auto scope = config.balance_per_sequence ? BalanceScope::kSequence : BalanceScope::kBatch;
+    const auto balance =
+        balance_of(balance_form_of(config.router), config.balance_coefficient, scope);
+    if (balance) objectives.push_back(*balance);
   }
   if (config.z_loss_coefficient > 0) objectives.push_back(z_loss(config.z_loss_coefficient));
+  for (const auto& [name, coefficient] : config.objectives) {
+    objectives.push_back(make_objective(name, coefficient));
+  }
   return objectives;
 }
 
-std::shared_ptr<ExpertLayer> make_expert_layer(const ModelConfig& config) {
-  return std::make_shared<ExpertLayer>(ExpertLayerOptions{
+/// Null for the architecture's own top-k, which an expert layer makes itself.
+std::shared_ptr<ExpertLayer> make_expert_layer(const ModelConfig& config,
+                                               std::shared_ptr<Router> router) {
+  const ExpertLayerOptions options = {
       .hidden = config.hidden,
       .inner = config.expert_intermediate,
       .experts = config.experts,
@@ -28,7 +41,8 @@ std::shared_ptr<ExpertLayer> make_expert_layer(const ModelConfig& config) {
                  .weights = config.normalize_expert_weights ? Weights::kNormalized : Weights::kRaw,
                  .init_std = config.init_std},
       .objectives = objectives_of(config),
-      .init_std = config.init_std});
+      .init_std = config.init_std};
+  return std::make_shared<ExpertLayer>(options, std::move(router));
 }
 
 DecoderOptions decoder_options(const ModelConfig& config, Activations activations) {
@@ -68,9 +82,19 @@ void add_attention(NamedTensors& weights, const std::string& prefix, AttentionIm
   weights.emplace_back(prefix + "k_norm.weight", attention.k_norm->weight);
 }
 
-void add_expert_layer(NamedTensors& weights, const std::string& prefix, const ExpertLayer& layer) {
-  weights.emplace_back(prefix + "gate.weight",
-                       std::static_pointer_cast<TopKRouter>(layer.gate)->weight);
+void add_router(NamedTensors& weights, const std::string& prefix, const Router& router,
+                const ModelConfig& config, int64_t index) {
+  if (config.router.is_standard()) {
+    weights.emplace_back(prefix + "weight", dynamic_cast<const TopKRouter&>(router).weight);
+    return;
+  }
+  for (const auto& [name, tensor] :
+       checkpoint_tensors(router, config.router, config.router_shape(), index)) {
+    weights.emplace_back(prefix + name, tensor);
+  }
+}
+
+void add_experts(NamedTensors& weights, const std::string& prefix, const ExpertLayer& layer) {
   for (int64_t expert = 0; expert < layer.options().experts; ++expert) {
     const std::string name = fmt::format("{}experts.{}.", prefix, expert);
     weights.emplace_back(name + "gate_proj.weight", layer.gate_proj.select(0, expert));
@@ -80,17 +104,57 @@ void add_expert_layer(NamedTensors& weights, const std::string& prefix, const Ex
   if (layer.shared_experts) add_swiglu(weights, prefix + "shared_experts.", *layer.shared_experts);
 }
 
+/// While it lives, layers whose router looks ahead use a top-k over the same matrix instead: what
+/// decoding needs.
+class DecodingRouters {
+ public:
+  using Layers = std::vector<std::pair<int64_t, std::shared_ptr<ExpertLayer>>>;
+
+  DecodingRouters(const ModelConfig& config, const Layers& layers) {
+    for (const auto& [index, layer] : layers) {
+      if (layer->gate->causal()) continue;
+      replaced_.emplace_back(layer, layer->gate);
+      layer->gate = fallback_of(config, *layer->gate);
+    }
+  }
+  ~DecodingRouters() {
+    for (auto& [layer, gate] : replaced_) layer->gate = std::move(gate);
+  }
+  DecodingRouters(const DecodingRouters&) = delete;
+  DecodingRouters& operator=(const DecodingRouters&) = delete;
+
+ private:
+  static std::shared_ptr<Router> fallback_of(const ModelConfig& config, const Router& router) {
+    check_decoding(config.router);
+    const auto parameters = router.named_parameters();
+    const torch::Tensor* weight = parameters.find("weight");
+    auto top_k = std::make_shared<TopKRouter>(config.hidden, config.experts,
+                                              TopK{.k = config.experts_per_token});
+    if (!weight || weight->sizes() != top_k->weight.sizes()) {
+      throw UsageError("router {}: has no matrix over single tokens to fall back on",
+                       config.router.kind);
+    }
+    top_k->weight = *weight;
+    return top_k;
+  }
+
+  std::vector<std::pair<std::shared_ptr<ExpertLayer>, std::shared_ptr<Router>>> replaced_;
+};
+
 }  // namespace
 
 LanguageModel::LanguageModel(const ModelConfig& config, uint64_t seed, Activations activations)
     : config_(config), seed_(seed) {
   config_.validate();
   torch::manual_seed(seed);
+  Routers routers(config_.expert_layers());
+  if (!config_.router.is_standard()) routers = make_routers(config_.router, config_.router_shape());
   const auto make_token_layer = [&](int64_t layer) -> std::shared_ptr<TokenLayer> {
     if (config_.is_dense_layer(layer)) {
       return std::make_shared<SwiGlu>(config_.hidden, config_.intermediate, config_.init_std);
     }
-    expert_layers_.emplace_back(layer, make_expert_layer(config_));
+    auto& router = routers[expert_layers_.size()];
+    expert_layers_.emplace_back(layer, make_expert_layer(config_, std::move(router)));
     return expert_layers_.back().second;
   };
   decoder_ = Decoder(decoder_options(config_, activations), make_token_layer);
@@ -138,6 +202,8 @@ torch::Tensor LanguageModel::hidden_states(const torch::Tensor& ids,
   LayerContext context;
   context.seed = seed_;
   context.token_ids = ids;
+  if (!caches) return decoder_->forward(context);
+  const DecodingRouters routers(config_, expert_layers_);
   return decoder_->forward(context, caches);
 }
 
@@ -152,7 +218,9 @@ NamedTensors LanguageModel::named_weights() {
     weights.emplace_back(prefix + "post_attention_layernorm.weight",
                          block->post_attention_layernorm->weight);
     if (const auto experts = std::dynamic_pointer_cast<ExpertLayer>(block->mlp)) {
-      add_expert_layer(weights, prefix + "mlp.", *experts);
+      add_router(weights, prefix + "mlp.gate.", *experts->gate, config_,
+                 index - config_.first_dense_layers);
+      add_experts(weights, prefix + "mlp.", *experts);
     } else {
       add_swiglu(weights, prefix + "mlp.", *std::static_pointer_cast<SwiGlu>(block->mlp));
     }

@@ -13,6 +13,7 @@
 #include "cadre/experts/expert_layer.h"
 #include "cadre/formats/model_config.h"
 #include "cadre/nn/transformer.h"
+#include "cadre/routing/routers.h"
 #include "cadre/training/tensor_file.h"
 
 namespace cadre {
@@ -36,6 +37,8 @@ class LanguageModel {
   /// Per-token losses [B, T] without gradient.
   torch::Tensor evaluate(const torch::Tensor& inputs, const torch::Tensor& targets);
   /// Logits [B, T, V] of ids [B, T], continuing the caches (one a layer) when given. No gradient.
+  /// With caches, a router that looks ahead is replaced by the fallback its config names; throws
+  /// UsageError when it names none.
   torch::Tensor logits(const torch::Tensor& ids, std::vector<KeyValueCache>* caches = nullptr);
   /// The same for the last position only, [B, V]: what generation needs.
   torch::Tensor next_logits(const torch::Tensor& ids, std::vector<KeyValueCache>* caches = nullptr);
@@ -49,7 +52,7 @@ class LanguageModel {
   const std::vector<std::pair<int64_t, std::shared_ptr<ExpertLayer>>>& expert_layers() const {
     return expert_layers_;
   }
-  /// Every learned tensor under its checkpoint name, experts one by one as views into the stacked
+  /// Every tensor of the checkpoint under its name, experts one by one as views into the stacked
   /// parameters, in expected_tensors() order. Detached: writing to them changes the model.
   NamedTensors named_weights();
 

@@ -83,6 +83,102 @@ INSTANTIATE_TEST_SUITE_P(All, EveryArchitecture,
                            return std::string(name_of(info.param.architecture));
                          });
 
+class EveryRouter : public testing::TestWithParam<RouterKind> {
+ protected:
+  ModelConfig config_ = [] {
+    ModelConfig config = tiny_deepseek();
+    config.router.kind = std::string(GetParam().name);
+    return config;
+  }();
+};
+
+TEST_P(EveryRouter, HoldsTheTensorsOfItsCheckpoint) {
+  LanguageModel model(config_, 1);
+  const NamedTensors weights = model.named_weights();
+  const auto expected = expected_tensors(config_);
+  ASSERT_EQ(weights.size(), expected.size());
+  for (size_t i = 0; i < weights.size(); ++i) {
+    EXPECT_EQ(weights[i].first, expected[i].name);
+    EXPECT_EQ(weights[i].second.sizes().vec(), expected[i].shape) << expected[i].name;
+  }
+}
+
+TEST_P(EveryRouter, LearnsWithFiniteGradients) {
+  LanguageModel model(config_, 1);
+  for (const int64_t step : {0, 5, 9}) {
+    const LossParts parts = model.loss(random_ids(2, 12), random_ids(2, 12, 2), step, 10);
+    parts.total.backward();
+    EXPECT_TRUE(std::isfinite(parts.total.item<double>()));
+  }
+  for (const auto& item : model.decoder()->named_parameters()) {
+    if (item.value().grad().defined()) {
+      EXPECT_TRUE(item.value().grad().isfinite().all().item<bool>()) << item.key();
+    }
+  }
+}
+
+TEST_P(EveryRouter, RecomputingGivesTheSameGradients) {
+  const torch::Tensor inputs = random_ids(2, 8), targets = random_ids(2, 8, 2);
+  LanguageModel keep(config_, 1, Activations::kKeep);
+  LanguageModel recompute(config_, 1, Activations::kRecompute);
+  keep.loss(inputs, targets, 0, 1).total.backward();
+  recompute.loss(inputs, targets, 0, 1).total.backward();
+  const auto expected = keep.decoder()->named_parameters();
+  for (const auto& item : recompute.decoder()->named_parameters()) {
+    const auto& grad = expected[item.key()].grad();
+    ASSERT_EQ(item.value().grad().defined(), grad.defined()) << item.key();
+    if (grad.defined()) {
+      EXPECT_TRUE(item.value().grad().equal(grad)) << item.key();
+    }
+  }
+}
+
+TEST_P(EveryRouter, DecodesTokenByTokenWhenItMay) {
+  const torch::Tensor ids = random_ids(1, 6);
+  std::vector<KeyValueCache> caches(config_.layers);
+  if (!GetParam().causal) {
+    LanguageModel ahead(config_, 1);
+    EXPECT_NE(message_of<UsageError>([&] { ahead.logits(ids, &caches); }), "");
+    config_.router.options["fallback"] = "top_k";
+  }
+  LanguageModel model(config_, 1);
+  const torch::Tensor whole = model.logits(ids, &caches);
+  std::vector<KeyValueCache> steps(config_.layers);
+  for (int64_t t = 0; t < 6; ++t) {
+    const torch::Tensor next = model.next_logits(ids.slice(1, t, t + 1), &steps);
+    if (!GetParam().batch_invariant && GetParam().causal) continue;  // draws by place in the batch
+    EXPECT_TRUE(next.allclose(whole.select(1, t), 1e-4, 1e-5)) << t;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, EveryRouter,
+                         testing::ValuesIn(router_kinds().begin(), router_kinds().end()),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(LanguageModel, BalanceHasTheFormOfTheRoutersPaper) {
+  ModelConfig config = tiny_deepseek();
+  config.z_loss_coefficient = 0;
+  config.balance_coefficient = 1;
+  config.router = {.kind = "smoe_dropout"};
+  EXPECT_TRUE(
+      LanguageModel(config, 1).loss(random_ids(2, 8), random_ids(2, 8, 2), 0, 1).aux.empty());
+  config.router = {.kind = "top_p", .options = {{"p", 1.0}}};
+  const LossParts parts =
+      LanguageModel(config, 1).loss(random_ids(2, 8), random_ids(2, 8, 2), 0, 1);
+  ASSERT_EQ(parts.aux.size(), 2U);
+  EXPECT_NEAR(parts.aux[0].value.item<double>(), 8, 1e-3) << "all 8 experts: mean k times 1";
+}
+
+TEST(LanguageModel, FurtherObjectivesComeByName) {
+  ModelConfig config = tiny_deepseek();
+  config.objectives = {{"router_entropy", 0.5}};
+  const LossParts parts =
+      LanguageModel(config, 1).loss(random_ids(2, 8), random_ids(2, 8, 2), 0, 1);
+  EXPECT_EQ(parts.aux.size(), 6U);
+  config.objectives = {{"router_entopy", 0.5}};
+  EXPECT_NE(message_of<UsageError>([&] { LanguageModel(config, 1); }), "");
+}
+
 TEST(LanguageModel, TotalIsCrossEntropyPlusAuxiliaryLosses) {
   LanguageModel model(tiny_deepseek(), 1);
   const LossParts parts = model.loss(random_ids(2, 8), random_ids(2, 8, 2), 0, 1);

@@ -60,6 +60,54 @@ TEST(Routes, EqualDomainsDoNotDiffer) {
   EXPECT_EQ(report.layers[0].specialization, 0);
 }
 
+TEST(Routes, CountsExpertsByDomainAndTokenClass) {
+  ModelConfig config = tiny_deepseek();
+  config.router = {.kind = "top_p", .options = {{"p", 0.6}}};
+  LanguageModel model(config, 1);
+  TokenClasses classes{.names = {"low", "high"}, .of_token = std::vector<int32_t>(257, 1)};
+  std::fill_n(classes.of_token.begin(), 100, 0);
+  const RoutesReport report =
+      collect_routes(model, {"a", "b"}, {{batch_of(0, 50)}, {batch_of(100, 50)}}, classes);
+  EXPECT_EQ(report.class_tokens, (std::vector<int64_t>{128, 128}));
+  for (const LayerRoutes& layer : report.layers) {
+    EXPECT_EQ(layer.mean_k, layer.class_k) << "here a domain is a class";
+    for (const double k : layer.mean_k) EXPECT_GE(k, 1);
+  }
+}
+
+TEST(Routes, AModelRoutesAsItselfAndNotAsAnother) {
+  LanguageModel model(tiny_deepseek(), 1), other(tiny_deepseek(), 2), dense(tiny_llama(), 1);
+  const std::vector<std::vector<TokenBatch>> batches = {{batch_of(0, 200)}};
+  for (const LayerDifference& same : compare_routes(model, model, batches)) {
+    EXPECT_EQ(same.overlap, 1);
+    EXPECT_EQ(same.load_distance, 0);
+  }
+  const auto differences = compare_routes(model, other, batches);
+  ASSERT_EQ(differences.size(), 2U);
+  EXPECT_EQ(differences[0].layer, 1);
+  EXPECT_LT(differences[0].overlap, 1);
+  EXPECT_GT(differences[0].load_distance, 0);
+  EXPECT_EQ(differences[0].mean_k, 2);
+  EXPECT_THAT(message_of<UsageError>([&] { compare_routes(model, dense, batches); }),
+              HasSubstr("cannot be compared"));
+}
+
+TEST(TokenClasses, GoByTheFirstCharacter) {
+  const TokenClasses classes = classify_tokens(byte_tokenizer(), 300);
+  ASSERT_EQ(classes.of_token.size(), 300U);
+  const auto name_of_text = [&](std::string_view text) {
+    return classes.names[static_cast<size_t>(class_of_text(text))];
+  };
+  EXPECT_EQ(name_of_text(" the"), "word start");
+  EXPECT_EQ(name_of_text("ing"), "word part");
+  EXPECT_EQ(name_of_text(" \xC3\xBC"), "word start");
+  EXPECT_EQ(name_of_text("42"), "digit");
+  EXPECT_EQ(name_of_text(" ("), "punctuation");
+  EXPECT_EQ(name_of_text("\n\n"), "space");
+  EXPECT_EQ(name_of_text(""), "other");
+  EXPECT_EQ(name_of_text("\x80"), "other");
+}
+
 TEST(Routes, BadInputIsNamed) {
   LanguageModel dense(tiny_llama(), 1), model(tiny_deepseek(), 1);
   EXPECT_THAT(message_of<UsageError>([&] { collect_routes(dense, {"a"}, {{batch_of(0, 9)}}); }),

@@ -10,6 +10,8 @@
 #include "cadre/base/interrupt.h"
 #include "cadre/base/timer.h"
 #include "cadre/formats/token_file.h"
+#include "cadre/nn/parameters.h"
+#include "cadre/training/hash_tables.h"
 #include "cadre/training/metrics_log.h"
 #include "cadre/training/training_state.h"
 
@@ -34,13 +36,7 @@ void check_options(const TrainOptions& o) {
   }
 }
 
-NamedTensors parameters_of(LanguageModel& model) {
-  NamedTensors parameters;
-  for (const auto& item : model.decoder()->named_parameters()) {
-    parameters.emplace_back(item.key(), item.value());
-  }
-  return parameters;
-}
+NamedTensors parameters_of(LanguageModel& model) { return unique_parameters(*model.decoder()); }
 
 /// "balance/layer3" is of the kind "balance".
 std::string kind_of(const std::string& aux_name) { return aux_name.substr(0, aux_name.find('/')); }
@@ -82,7 +78,10 @@ Trainer::Trainer(std::filesystem::path folder, const ModelConfig& model,
                                              options_.evaluate_sequences));
     domain_names_.push_back(domain.name);
   }
-  if (!model_) model_ = std::make_unique<LanguageModel>(model, options_.seed, options_.activations);
+  if (!model_) {
+    model_ = std::make_unique<LanguageModel>(model, options_.seed, options_.activations);
+    balance_hash_tables(*model_, *data_);
+  }
   optimizer_ = std::make_unique<AdamW>(parameters_of(*model_), options_.adamw);
   restore();
 }

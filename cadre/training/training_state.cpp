@@ -7,6 +7,7 @@
 #include "cadre/formats/file.h"
 #include "cadre/formats/json.h"
 #include "cadre/formats/token_file.h"
+#include "cadre/nn/parameters.h"
 #include "cadre/training/tensor_file.h"
 
 namespace cadre {
@@ -20,10 +21,7 @@ constexpr const char* kMoments = "moments.safetensors";
 
 /// Everything the run changes: parameters, and what routers keep in buffers.
 NamedTensors model_tensors(LanguageModel& model) {
-  NamedTensors tensors;
-  for (const auto& item : model.decoder()->named_parameters()) {
-    tensors.emplace_back(item.key(), item.value());
-  }
+  NamedTensors tensors = unique_parameters(*model.decoder());
   for (const auto& item : model.decoder()->named_buffers()) {
     tensors.emplace_back(item.key(), item.value());
   }
