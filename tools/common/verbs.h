@@ -33,6 +33,8 @@ inline constexpr std::array kVerbs = {
     Verb{"convert", "turn a checkpoint folder into a GGUF file, or one into a folder"},
     Verb{"delta", "store what fine-tuning changed in under a bit a parameter, and add it back"},
     Verb{"lora", "merge, extract and combine low-rank adapters"},
+    Verb{"reshape", "make a checkpoint of checkpoints by a plan of steps, in little memory"},
+    Verb{"merge", "make one model of several, by mergekit's methods and files"},
     Verb{"quantize", "store a model's weights in fewer bits, as a GGUF file"},
     Verb{"tokenizer", "train a byte-level BPE tokenizer, encode and decode"},
 };
