@@ -33,6 +33,19 @@ const std::vector<RecipeEntry>& all_recipes() {
        "a plan with a limit on nonzeros loads experts equally without a balance loss and leaves "
        "hardly a token out",
        sparse_ot},
+      {"thor", "Taming Sparsely Activated Transformer with Stochastic Experts (2022)",
+       "experts by lot that are taught to agree: more accurate than a learned gate where labels "
+       "are few and wrong",
+       thor},
+      {"rmoe", "Layerwise Recurrent Router for Mixture-of-Experts (2025)",
+       "a recurrent cell over depth tells routers what those below decided: less error where only "
+       "the first layer sees what decides",
+       rmoe},
+      {"union-of-experts",
+       "Union of Experts: Adapting Hierarchical Routing to Equivalently Decomposed Transformer "
+       "(2025)",
+       "dense blocks cut into exact sums: half of the parts do about as well as all",
+       union_of_experts},
   };
   return recipes;
 }

@@ -21,5 +21,8 @@ Recipe deepseekmoe(const Setting& setting);
 Recipe adamoe(const Setting& setting);
 Recipe smoe_dropout(const Setting& setting);
 Recipe sparse_ot(const Setting& setting);
+Recipe thor(const Setting& setting);
+Recipe rmoe(const Setting& setting);
+Recipe union_of_experts(const Setting& setting);
 
 }  // namespace cadre::recipes
