@@ -10,9 +10,10 @@
 namespace cadre {
 namespace {
 
-torch::Tensor uniform(int64_t out, int64_t in) {
-  const double bound = 1 / std::sqrt(static_cast<double>(in));
-  return torch::empty({out, in}).uniform_(-bound, bound);
+/// He et al. (2015): activations keep their size through ReLU layers. Where logits are normalised,
+/// smaller ones would drown in the outputs' bias.
+torch::Tensor he_normal(int64_t out, int64_t in) {
+  return torch::randn({out, in}) * std::sqrt(2.0 / static_cast<double>(in));
 }
 
 void check(const StructuredHeadOptions& options) {
@@ -31,13 +32,13 @@ StructuredHeadImpl::StructuredHeadImpl(const StructuredHeadOptions& options) : o
   check(options);
   const auto verticals = static_cast<int64_t>(options.classes.size());
   const int64_t units = options.shared + verticals * (options.hidden - options.shared);
-  hidden_weight = register_parameter("hidden_weight", uniform(units, options.in));
+  hidden_weight = register_parameter("hidden_weight", he_normal(units, options.in));
   hidden_bias = register_parameter("hidden_bias", torch::zeros({units}));
   for (size_t v = 0; v < options.classes.size(); ++v) {
     const int64_t count = options.classes[v];
     const std::string number = std::to_string(v);
     out_weight.push_back(
-        register_parameter("out_weight_" + number, uniform(count, options.hidden)));
+        register_parameter("out_weight_" + number, he_normal(count, options.hidden)));
     out_bias.push_back(
         register_parameter("out_bias_" + number, torch::full({count}, options.bias)));
   }

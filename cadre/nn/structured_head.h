@@ -26,7 +26,7 @@ struct StructuredHeadOptions {
 /// v: out_weight_v [N_v, s2] (shared columns first), out_bias_v.
 class StructuredHeadImpl : public torch::nn::Module {
  public:
-  /// Weights uniform within +-1 / sqrt(inputs). Throws UsageError for sizes below 1 or shared
+  /// Weights ~ N(0, 2 / inputs). Throws UsageError for sizes below 1 or shared
   /// outside [0, hidden].
   explicit StructuredHeadImpl(const StructuredHeadOptions& options);
   /// x [T, in]; returns logits [T, N] with ReLU between the layers.
