@@ -46,6 +46,17 @@ const std::vector<RecipeEntry>& all_recipes() {
        "(2025)",
        "dense blocks cut into exact sums: half of the parts do about as well as all",
        union_of_experts},
+      {"compeft",
+       "ComPEFT: Compression for Communicating Parameter Efficient Updates via Sparsification and "
+       "Quantization (2023)",
+       "a fine-tuning residual as the signs of its largest fifth and one tuned magnitude keeps the "
+       "accuracy at under a bit a parameter",
+       compeft},
+      {"knowledge-concentration",
+       "Knowledge Concentration: Learning 100K Object Classifiers in a Single CNN (2017)",
+       "one student of many teachers, each for its own classes and at its own pace, beats one that "
+       "learns from noisy labels",
+       knowledge_concentration},
   };
   return recipes;
 }

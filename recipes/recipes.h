@@ -24,5 +24,7 @@ Recipe sparse_ot(const Setting& setting);
 Recipe thor(const Setting& setting);
 Recipe rmoe(const Setting& setting);
 Recipe union_of_experts(const Setting& setting);
+Recipe compeft(const Setting& setting);
+Recipe knowledge_concentration(const Setting& setting);
 
 }  // namespace cadre::recipes
