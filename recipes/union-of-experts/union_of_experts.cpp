@@ -122,8 +122,6 @@ torch::Tensor patches(const torch::Tensor& pixels) {
 // ---- The blocks.
 
 constexpr int64_t kExperts = 4, kKept = 2;
-/// Routers begin as the paper's, Xavier-normal: sqrt(2 / (64 + 4)).
-constexpr double kRouterStd = 0.1715;
 
 enum class Kind { kDense, kHalf, kSwitch, kUnion };
 
@@ -168,8 +166,7 @@ class Block : public torch::nn::Module {
     const double std = 0.125;  // 1 / sqrt(kWidth)
     if (model.kind == Kind::kUnion) {
       head_router_ = register_module(
-          "head_router",
-          std::make_shared<TopKRouter>(kWidth, kHeads, TopK{.k = kKept, .init_std = kRouterStd}));
+          "head_router", std::make_shared<TopKRouter>(kWidth, kHeads, TopK{.k = kKept}));
       heads_ = register_module(
           "heads",
           std::make_shared<AttentionExperts>(AttentionExpertsOptions{
@@ -244,13 +241,11 @@ class Block : public torch::nn::Module {
     int64_t experts = 1, inner = kInner / part;
     if (model_.kind == Kind::kSwitch) {
       experts = kExperts, inner = kInner / 2;  // as many active units as the union has
-      mlp_router_ =
-          std::make_shared<TopKRouter>(kWidth, experts, TopK{.k = 1, .init_std = kRouterStd});
+      mlp_router_ = std::make_shared<TopKRouter>(kWidth, experts, TopK{.k = 1});
     } else if (model_.kind == Kind::kUnion) {
       experts = kExperts, inner = kInner / kExperts;
       mlp_router_ = std::make_shared<PatchChoiceRouter>(
-          kWidth, experts,
-          PatchChoice{.k = kKept, .short_lists = ShortLists::kPad, .init_std = kRouterStd});
+          kWidth, experts, PatchChoice{.k = kKept, .short_lists = ShortLists::kPad});
     } else {
       mlp_router_ = std::make_shared<TopKRouter>(kWidth, 1, TopK{.k = 1});
     }
