@@ -48,7 +48,15 @@ class Directory : public Checkpoint {
   explicit Directory(const fs::path& folder)
       : folder_(folder),
         reader_(folder),
-        schema_(config_of(folder), infos_of(reader_), folder.string()) {}
+        schema_(config_of(folder), infos_of(reader_), folder.string()) {
+    for (const SchemaTensor& tensor : schema_.tensors()) {
+      const auto bytes = reader_.tensor(tensor.info.name).bytes;
+      if (extents_.empty() || extents_.back().data() + extents_.back().size() != bytes.data())
+        extents_.push_back(bytes);
+      else
+        extents_.back() = {extents_.back().data(), extents_.back().size() + bytes.size()};
+    }
+  }
 
   const Schema& schema() const override { return schema_; }
   const fs::path& folder() const override { return folder_; }
@@ -69,7 +77,7 @@ class Directory : public Checkpoint {
     const auto range = range_of(tensor, first, count);
 #ifdef MADV_POPULATE_READ
     // One call maps what page faults would map in sixteens. Older kernels refuse it: faults then.
-    advise(range, MADV_POPULATE_READ);
+    if (!range.empty()) advise(around(range, page()), MADV_POPULATE_READ);
 #endif
     return range;
   }
@@ -86,21 +94,40 @@ class Directory : public Checkpoint {
     return view.bytes.subspan(static_cast<size_t>(first) * size, static_cast<size_t>(count) * size);
   }
 
-  /// A neighbour's part of a page at either end is mapped again from the page cache when needed.
-  static void drop(std::span<const std::byte> view) { advise(view, MADV_DONTNEED); }
-
-  static void advise(std::span<const std::byte> view, int advice) {
-    if (view.empty()) return;
-    static const auto kPage = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  struct Pages {
+    uintptr_t first, last;
+  };
+  static Pages around(std::span<const std::byte> view, uintptr_t unit) {
     const auto begin = reinterpret_cast<uintptr_t>(view.data());
-    const uintptr_t first = begin / kPage * kPage;
-    const uintptr_t last = (begin + view.size() + kPage - 1) / kPage * kPage;
-    madvise(reinterpret_cast<void*>(first), last - first, advice);
+    return {begin / unit * unit, (begin + view.size() + unit - 1) / unit * unit};
+  }
+  static uintptr_t page() {
+    static const auto kPage = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    return kPage;
+  }
+
+  static void advise(const Pages& pages, int advice) {
+    madvise(reinterpret_cast<void*>(pages.first), pages.last - pages.first, advice);
+  }
+
+  /// A fault maps the 64 KiB around it, too: those pages of neighbours go as well, or half of what
+  /// was read would stay (a neighbour still in use is mapped again from the page cache). Never
+  /// beyond the file's own tensors: what else stands in memory there is not ours.
+  void drop(std::span<const std::byte> view) const {
+    constexpr uintptr_t kFaultAround = uintptr_t{64} << 10;
+    if (view.empty()) return;
+    const auto after = std::upper_bound(
+        extents_.begin(), extents_.end(), view.data(),
+        [](const std::byte* at, const auto& extent) { return std::less<>()(at, extent.data()); });
+    const Pages file = around(*std::prev(after), page());
+    const Pages wide = around(view, kFaultAround);
+    advise({std::max(wide.first, file.first), std::min(wide.last, file.last)}, MADV_DONTNEED);
   }
 
   fs::path folder_;
   SafetensorsReader reader_;
   Schema schema_;
+  std::vector<std::span<const std::byte>> extents_;  ///< of the files' tensors, by rising address
 };
 
 }  // namespace
