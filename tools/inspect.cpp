@@ -3,6 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <array>
+#include <fstream>
 #include <iostream>
 #include <map>
 
@@ -15,6 +17,8 @@
 #include "cadre/formats/token_file.h"
 #include "cadre/formats/tokenizer.h"
 #include "tools/common/command_line.h"
+#include "tools/common/inspect_gguf.h"
+#include "tools/common/json_text.h"
 
 namespace {
 
@@ -160,6 +164,22 @@ int inspect_file(const Options& options) {
   return 0;
 }
 
+int inspect_gguf(const Options& options) {
+  if (options.json) {
+    std::cout << pretty(gguf_json(options.checkpoint));
+  } else {
+    print_gguf(options.checkpoint, options.tensors ? TensorList::kYes : TensorList::kNo);
+  }
+  return 0;
+}
+
+/// By its first bytes: GGUF files and packs have any name.
+bool is_gguf(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::array<char, 4> magic = {};
+  return file.read(magic.data(), magic.size()) && std::string_view(magic.data(), 4) == "GGUF";
+}
+
 int inspect_folder(const Options& options) {
   const ModelConfig config = read_model_config(options.checkpoint);
   const SafetensorsReader reader(options.checkpoint);
@@ -185,14 +205,15 @@ int run(int argc, char** argv) {
       "inspect",
       "Reads config.json and the tensors' headers only, so it is fast for models of any size.");
   line.add("checkpoint", "checkpoint", options.checkpoint,
-           "Checkpoint folder, or one .safetensors file")
+           "Checkpoint folder, one .safetensors file, a GGUF file or a pack")
       ->required();
   line.add_flag(kOutputGroup, "--tensors", options.tensors, "List every tensor");
   line.add_flag(kOutputGroup, "--json", options.json, "Print JSON, with every tensor");
   if (const auto done = line.parse(argc, argv)) return *done;
   if (!fs::exists(options.checkpoint))
     throw IoError("{}: no such file or folder", options.checkpoint.string());
-  return fs::is_directory(options.checkpoint) ? inspect_folder(options) : inspect_file(options);
+  if (fs::is_directory(options.checkpoint)) return inspect_folder(options);
+  return is_gguf(options.checkpoint) ? inspect_gguf(options) : inspect_file(options);
 }
 
 }  // namespace

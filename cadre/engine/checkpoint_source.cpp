@@ -43,6 +43,7 @@ class CheckpointSource : public TensorSource {
     spec_ = read_spec(architecture_named(config.architecture, file.string()), config.keys);
     if (spec_.rope.layout != RopeLayout::kNone) spec_.rope.layout = config.rope;
     spec_.name = std::filesystem::absolute(folder).lexically_normal().filename().string();
+    for (const MappedFile& map : reader_.files()) files_.push_back(map.path());
     for (const auto& [name, view] : reader_.tensors()) add(name, view);
     read_expert_forms();
     const SourceTensor& embedding = require("token_embd.weight");
@@ -51,9 +52,6 @@ class CheckpointSource : public TensorSource {
                         where());
     }
     spec_.vocabulary = embedding.shape[0];
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-      if (entry.path().extension() == ".safetensors") files_.push_back(entry.path());
-    }
   }
 
   const ModelSpec& spec() const override { return spec_; }
@@ -61,6 +59,9 @@ class CheckpointSource : public TensorSource {
   std::string where() const override { return folder_.string(); }
   StoredAs stored_as() const override { return StoredAs::kAsAsked; }
   Tokenizer tokenizer() const override { return Tokenizer::load(folder_); }
+  void drop_pages() const override {
+    for (const MappedFile& map : reader_.files()) cadre::drop_pages(map.bytes());
+  }
 
   const SourceTensor* find(const std::string& name) const override {
     const auto found = tensors_.find(name);
@@ -165,10 +166,22 @@ class CheckpointSource : public TensorSource {
                            .type = block_type_of(view.dtype, name, where()),
                            .shape = view.shape,
                            .bytes = view.bytes};
+    place(tensor);
     if (expert) {
       experts_.emplace(std::pair(expert->stacked, expert->expert), std::move(tensor));
     } else {
       tensors_.emplace(known, std::move(tensor));
+    }
+  }
+
+  /// Finds the file whose map holds the bytes.
+  void place(SourceTensor& tensor) const {
+    const std::byte* first = tensor.bytes.data();
+    for (size_t i = 0; i < reader_.files().size(); ++i) {
+      const std::span<const std::byte> map = reader_.files()[i].bytes();
+      if (first < map.data() || first > map.data() + map.size()) continue;
+      tensor.file = static_cast<int>(i);
+      tensor.file_offset = first - map.data();
     }
   }
 

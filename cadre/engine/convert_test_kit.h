@@ -15,7 +15,7 @@
 
 namespace cadre::engine {
 
-inline ModelConfig small_config(Architecture architecture) {
+inline ModelConfig small_config(cadre::Architecture architecture) {
   ModelConfig config = {.architecture = architecture,
                         .vocabulary = 300,
                         .hidden = 64,
@@ -24,15 +24,15 @@ inline ModelConfig small_config(Architecture architecture) {
                         .kv_heads = 2,
                         .intermediate = 96,
                         .end_of_text = 256};
-  if (architecture == Architecture::kLlama) {
+  if (architecture == cadre::Architecture::kLlama) {
     config.experts = 0;
     return config;
   }
   config.experts = 4;
   config.experts_per_token = 2;
   config.expert_intermediate = 32;
-  config.intermediate = architecture == Architecture::kOlmoe ? 32 : 96;
-  if (architecture == Architecture::kDeepseek) {
+  config.intermediate = architecture == cadre::Architecture::kOlmoe ? 32 : 96;
+  if (architecture == cadre::Architecture::kDeepseek) {
     config.shared_experts = 1;
     config.first_dense_layers = 1;
   }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cadre/base/error.h"
+#include "cadre/engine/panel_memory.h"
 
 namespace cadre::engine {
 namespace {
@@ -105,16 +106,7 @@ ExpertFiles find_expert_files(const TensorSource& source, const PackedType& pack
 
 void pack_matrix(const MatrixLayout& matrix, const std::byte* rows, std::byte* panels) {
   const int64_t count = (matrix.rows + kernels::kPanelRows - 1) / kernels::kPanelRows;
-  if (matrix.stored == matrix.type) {
-    kernels::pack_panels(matrix.type, matrix.rows, matrix.columns, rows, 0, count, panels);
-    return;
-  }
-  const int64_t values = matrix.rows * matrix.columns;
-  std::vector<float> numbers(values);
-  kernels::dequantize(matrix.stored, rows, values, numbers.data());
-  std::vector<std::byte> blocks(matrix.rows * kernels::row_bytes(matrix.type, matrix.columns));
-  kernels::quantize(matrix.type, numbers.data(), values, blocks.data());
-  kernels::pack_panels(matrix.type, matrix.rows, matrix.columns, blocks.data(), 0, count, panels);
+  pack_rows({matrix.stored, matrix.rows, matrix.columns, rows}, matrix.type, 0, count, panels);
 }
 
 }  // namespace cadre::engine

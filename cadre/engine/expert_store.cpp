@@ -9,6 +9,7 @@
 
 #include "cadre/base/error.h"
 #include "cadre/engine/checksum.h"
+#include "cadre/formats/file.h"
 
 namespace cadre::engine {
 namespace {
@@ -257,7 +258,10 @@ void ExpertStore::finish(Job& job) {
     if (files_.form == ExpertFiles::Form::kRows) {
       for (size_t m = 0; m < kExpertMatrices; ++m) {
         const MatrixLayout& matrix = layer.matrices[m];
-        pack_matrix(matrix, job.parts[m].bytes(), job.slot + matrix.offset);
+        const std::byte* rows = job.parts[m].bytes();
+        pack_matrix(matrix, rows, job.slot + matrix.offset);
+        if (job.buffer == nullptr && job.parts[m].source.file >= 0)
+          drop_pages({rows, static_cast<size_t>(job.parts[m].source.bytes)});
       }
     } else if (!files_.checksums.empty() &&
                crc32c({job.slot, static_cast<size_t>(layer.bytes)}) != files_.checksums[job.id]) {

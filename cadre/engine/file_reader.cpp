@@ -238,6 +238,7 @@ class MappedReader final : public FileReader {
     queue_.pop_front();
     const std::span<const std::byte> bytes = part(read);
     std::copy(bytes.begin(), bytes.end(), read.to);
+    drop_pages(bytes);
     results.push_back({.tag = read.tag, .got = static_cast<int64_t>(bytes.size())});
   }
 

@@ -48,11 +48,9 @@ void Forward::run(Batch& batch, std::span<const TokenId> tokens, std::span<const
 }
 
 void Forward::embed(std::span<const TokenId> tokens) {
-  const SourceTensor& table = *weights_.embedding;
-  const int64_t row_bytes = kernels::row_bytes(table.type, spec_.hidden);
   for (size_t t = 0; t < tokens.size(); ++t) {
     float* row = x_.data() + static_cast<int64_t>(t) * spec_.hidden;
-    kernels::dequantize(table.type, table.bytes.data() + tokens[t] * row_bytes, spec_.hidden, row);
+    weights_.embedding->read(tokens[t], row);
     if (spec_.embedding_scale != 1.0F) scale(spec_.embedding_scale, spec_.hidden, row);
   }
 }

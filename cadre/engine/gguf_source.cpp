@@ -126,7 +126,14 @@ class GgufSource : public TensorSource {
   const std::vector<std::filesystem::path>& files() const override { return files_; }
   std::string where() const override { return files_.front().string(); }
   StoredAs stored_as() const override { return StoredAs::kAsIs; }
-  Tokenizer tokenizer() const override { return tokenizer_from_gguf(first(), where()); }
+  Tokenizer tokenizer() const override {
+    Tokenizer tokenizer = tokenizer_from_gguf(first(), where());
+    drop_pages();
+    return tokenizer;
+  }
+  void drop_pages() const override {
+    for (const MappedFile& map : maps_) cadre::drop_pages(map.bytes());
+  }
 
   const SourceTensor* find(const std::string& name) const override {
     const auto unsupported = unsupported_.find(name);

@@ -2,16 +2,20 @@
 
 #include "cadre/engine/open_experts.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "cadre/base/error.h"
+#include "cadre/base/random.h"
+#include "cadre/engine/convert_test_kit.h"
 #include "cadre/engine/expert_usage.h"
 #include "cadre/engine/pack.h"
 #include "cadre/engine/route_recorder.h"
 #include "cadre/engine/streaming_provider.h"
 #include "cadre/engine/test_models.h"
 #include "cadre/formats/file.h"
+#include "cadre/formats/safetensors.h"
 #include "cadre/formats/test_folder.h"
 
 namespace cadre::engine {
@@ -20,6 +24,43 @@ namespace {
 using ::testing::Each;
 using ::testing::Ge;
 using ::testing::HasSubstr;
+
+/// Random weights of a path predictor for `spec`'s model (path_predictor.h).
+void write_path_predictor(const std::filesystem::path& file, const ModelSpec& spec) {
+  constexpr int64_t kWidth = 8;
+  std::vector<TensorSpec> specs = {
+      {"shared.weight", DType::kF32, {96, kWidth}},
+      {"head.weight", DType::kF32, {spec.layers * spec.experts, kWidth}}};
+  const auto add = [&](const std::string& name, std::vector<int64_t> shape) {
+    specs.push_back({name + ".weight", DType::kF32, std::move(shape)});
+  };
+  for (const std::string side : {"encoder", "decoder"}) {
+    int64_t part = 0;
+    for (const std::string kind : {"SelfAttention", "EncDecAttention", "DenseReluDense"}) {
+      if (side == "encoder" && kind == "EncDecAttention") continue;
+      const std::string stem = fmt::format("{}.block.0.layer.{}.", side, part++);
+      add(stem + "layer_norm", {kWidth});
+      const bool attends = kind != "DenseReluDense";
+      for (const char* matrix : {"q", "k", "v", "o", "wi", "wo"})
+        if (attends == (matrix[0] != 'w')) add(stem + kind + "." + matrix, {kWidth, kWidth});
+    }
+    add(side + ".block.0.layer.0.SelfAttention.relative_attention_bias", {8, 2});
+    add(side + ".final_layer_norm", {kWidth});
+  }
+  SafetensorsWriter writer(file, specs,
+                           {{"layers", std::to_string(spec.layers)},
+                            {"experts", std::to_string(spec.experts)},
+                            {"used", std::to_string(spec.experts_used)},
+                            {"heads", "2"}});
+  Random random(5);
+  for (const TensorSpec& tensor : specs) {
+    std::vector<float> values(
+        static_cast<size_t>(tensor.shape[0] * (tensor.shape.size() > 1 ? tensor.shape[1] : 1)));
+    for (float& value : values) value = random.normal();
+    writer.write(tensor.name, std::as_bytes(std::span(values)));
+  }
+  writer.commit();
+}
 
 class Experts : public ::testing::Test {
  protected:
@@ -42,6 +83,50 @@ class Experts : public ::testing::Test {
   std::filesystem::path path_ = folder_ / "model.gguf";
   int64_t least_ = 0;
 };
+
+TEST_F(Experts, DirectoriesStreamFromTheirFiles) {
+  const auto folder = folder_ / "directory";
+  write_small_checkpoint(folder, small_config(cadre::Architecture::kOlmoe));
+  const auto tokens = some_tokens(20, 4);
+  for (const auto type :
+       {kernels::BlockType::kF32, kernels::BlockType::kBF16, kernels::BlockType::kQ8_0}) {
+    const ModelOptions all = {.threads = 2, .quantize_to = type};
+    const auto expected = Session(Model::open(folder, all)).feed(tokens);
+    const auto source = open_source(folder);
+    ModelOptions few = all;
+    few.expert_memory =
+        least_streaming_bytes(open_expert_files(*source, packed_types(*source, all)));
+    for (const auto storage : {ExpertStorage::kDirect, ExpertStorage::kPread}) {
+      few.storage = storage;
+      const auto model = Model::open(folder, few);
+      EXPECT_EQ(Session(model).feed(tokens), expected);
+      EXPECT_GT(model->expert_counters().bytes_read, 0) << "not from the map";
+    }
+  }
+}
+
+/// The path predictor guesses only what passes it was told of: that it guesses shows that the model
+/// tells it.
+TEST_F(Experts, PathPredictorAndItsPolicySeeEveryPass) {
+  const auto all = Model::open(path_, {.threads = 2});
+  write_path_predictor(folder_ / "path.safetensors", all->spec());
+  const ExpertFiles files = open_expert_files(*open_source(path_));
+  // Few are missing, so that the disk rests and even a poor guess is worth reading.
+  ModelOptions options = {.expert_memory = resident_bytes(files) - 3 * files.slot_bytes(),
+                          .threads = 2};
+  options.predictor = "path";
+  options.predictor_file = folder_ / "path.safetensors";
+  options.cache_policy = "plec";
+  const auto model = Model::open(path_, options);
+  Session session(model), expected(all);
+  const auto tokens = some_tokens(40, 2);
+  EXPECT_EQ(session.feed(tokens), expected.feed(tokens));
+  for (int i = 0; i < 400 && model->expert_counters().prefetched == 0; ++i) {
+    const TokenId token = i % 96;
+    ASSERT_EQ(session.feed({&token, 1}), expected.feed({&token, 1})) << i;
+  }
+  EXPECT_GT(model->expert_counters().prefetched, 0);
+}
 
 TEST_F(Experts, UnknownNamesAreRefusedEvenWhereNothingStreams) {
   EXPECT_THAT(complaint({.cache_policy = "magic"}), HasSubstr("score, lru, lfu, plec"));

@@ -45,9 +45,10 @@ class PackReader {
       lay_out_layer(layer, std::span(types).subspan(layer * kExpertMatrices, kExpertMatrices),
                     shape[0], shape[1]);
     find_experts();
+    read_checksums();  // their bytes are there: so many experts may be believed
+    files_.parts.resize(files_.grid.size());
     for (int64_t layer = 0; layer < layers; ++layer)
       if (files_.layers[layer].bytes > 0) add_records(layer);
-    read_checksums();
     return std::move(files_);
   }
 
@@ -99,7 +100,6 @@ class PackReader {
       if (files_.layers[layer].bytes > 0) experts = tensor(records_name(layer)).dims.back();
     if (experts < 1 || experts > kMaxExperts) fail(kTypesKey, "names no layer with experts");
     files_.grid = {.layers = layers, .experts = experts};
-    files_.parts.resize(files_.grid.size());
   }
 
   void add_records(int64_t layer) {
@@ -123,9 +123,10 @@ class PackReader {
 
   void read_checksums() {
     const GgufTensor& checksums = tensor(kChecksums);
-    files_.checksums.resize(files_.grid.size());
-    if (checksums.bytes.size() != files_.checksums.size() * sizeof(uint32_t))
-      fail(kChecksums, fmt::format("must hold {} numbers", files_.checksums.size()));
+    const auto count = static_cast<size_t>(files_.grid.size());
+    if (checksums.bytes.size() != count * sizeof(uint32_t))
+      fail(kChecksums, fmt::format("must hold {} numbers", count));
+    files_.checksums.resize(count);
     std::memcpy(files_.checksums.data(), checksums.bytes.data(), checksums.bytes.size());
   }
 

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <new>
 
+#include "cadre/formats/file.h"
+
 namespace cadre::engine {
 namespace {
 
@@ -14,6 +16,8 @@ using kernels::PanelMatrix;
 
 constexpr int64_t kSlab = int64_t{64} << 20;
 constexpr int64_t kAlignment = 64;
+/// Bytes of a file that are packed before their pages are given back.
+constexpr int64_t kPiece = int64_t{1} << 20;
 
 bool is_float(BlockType type) {
   return type == BlockType::kF32 || type == BlockType::kF16 || type == BlockType::kBF16;
@@ -51,11 +55,46 @@ BlockType packed_type(const SourceTensor& matrix, std::optional<BlockType> store
   return matrix.type;
 }
 
+void pack_rows(const StoredRows& stored, BlockType as, int64_t first, int64_t count,
+               std::byte* out) {
+  const int64_t columns = stored.columns;
+  if (stored.type == as) {
+    kernels::pack_panels(as, stored.rows, columns, stored.blocks, first, count, out);
+    return;
+  }
+  std::vector<float> numbers(static_cast<size_t>(kernels::kPanelRows * columns));
+  std::vector<std::byte> blocks(
+      static_cast<size_t>(kernels::kPanelRows * kernels::row_bytes(as, columns)));
+  for (int64_t panel = first; panel < first + count; ++panel) {
+    const int64_t row = panel * kernels::kPanelRows;
+    const int64_t rows = std::min(kernels::kPanelRows, stored.rows - row);
+    kernels::dequantize(stored.type, stored.blocks + row * kernels::row_bytes(stored.type, columns),
+                        rows * columns, numbers.data());
+    kernels::quantize(as, numbers.data(), rows * columns, blocks.data());
+    kernels::pack_panels(as, rows, columns, blocks.data(), 0, 1,
+                         out + panel * kernels::panel_stride(as, columns));
+  }
+}
+
 PanelMatrix Packer::pack(const SourceTensor& matrix) {
-  const int64_t rows = matrix.shape[0], columns = matrix.shape[1];
+  const StoredRows stored = {matrix.type, matrix.shape[0], matrix.shape[1], matrix.bytes.data()};
   const BlockType type = packed_type(matrix);
-  if (type == matrix.type) return pack_blocks(type, rows, columns, matrix.bytes.data());
-  return pack(floats_of(matrix), rows, columns, type);
+  std::byte* data = memory_.allocate(kernels::panel_bytes(type, stored.rows, stored.columns));
+  const int64_t panels = (stored.rows + kernels::kPanelRows - 1) / kernels::kPanelRows;
+  const int64_t panel_bytes = kernels::kPanelRows * kernels::row_bytes(stored.type, stored.columns);
+  const int64_t step = std::max<int64_t>(1, kPiece / panel_bytes);
+  team_.run([&](int thread) {
+    const Range range = share_of(panels, 1, thread, team_.threads());
+    for (int64_t panel = range.begin; panel < range.end; panel += step) {
+      const int64_t count = std::min(step, range.end - panel);
+      pack_rows(stored, type, panel, count, data);
+      const auto end =
+          std::min<size_t>(static_cast<size_t>((panel + count) * panel_bytes), matrix.bytes.size());
+      const auto begin = static_cast<size_t>(panel * panel_bytes);
+      if (matrix.file >= 0) drop_pages(matrix.bytes.subspan(begin, end - begin));
+    }
+  });
+  return {type, stored.rows, stored.columns, data};
 }
 
 PanelMatrix Packer::pack(const std::vector<float>& values, int64_t rows, int64_t columns,
@@ -86,6 +125,7 @@ std::vector<float> floats_of(const SourceTensor& tensor) {
   for (const int64_t size : tensor.shape) count *= size;
   std::vector<float> values(static_cast<size_t>(count));
   kernels::dequantize(tensor.type, tensor.bytes.data(), count, values.data());
+  if (tensor.file >= 0) drop_pages(tensor.bytes);
   return values;
 }
 

@@ -41,6 +41,16 @@ class PanelMemory {
 kernels::BlockType packed_type(const SourceTensor& matrix,
                                std::optional<kernels::BlockType> stored_as);
 
+/// Packs panels [first, first + count) of a matrix of stored rows, `out` being the whole matrix's
+/// panels. Takes little memory beside them: rows that change their type go through 16 at a time.
+struct StoredRows {
+  kernels::BlockType type;
+  int64_t rows, columns;
+  const std::byte* blocks;
+};
+void pack_rows(const StoredRows& stored, kernels::BlockType as, int64_t first, int64_t count,
+               std::byte* out);
+
 /// Rearranges stored matrices into panels with all threads of a team.
 class Packer {
  public:

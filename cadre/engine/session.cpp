@@ -156,6 +156,7 @@ std::shared_ptr<Model> Model::open(const std::filesystem::path& path, const Mode
   const ExpertPlacement placement = place_experts(*state->source, options, state->context);
   state->weights = load_weights(*state->source, packer);
   state->provider = open_experts(*state->source, packer, state->weights, options, placement);
+  state->source->drop_pages();
   state->forward = std::make_unique<Forward>(state->team, spec, state->weights, *state->provider);
   return std::shared_ptr<Model>(new Model(std::move(state)));
 }

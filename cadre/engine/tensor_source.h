@@ -24,10 +24,10 @@ namespace cadre::engine {
 struct SourceTensor {
   std::string name;
   kernels::BlockType type;
-  std::vector<int64_t> shape;        ///< outermost first: [E, rows, columns], [rows, columns], [n]
-  std::span<const std::byte> bytes;  ///< in the map
-  int file = -1;                     ///< index into files(); -1 = cannot be read directly
-  int64_t file_offset = 0;           ///< of the first byte, for direct reads
+  std::vector<int64_t> shape;  ///< outermost first: [E, rows, columns], [rows, columns], [n]
+  std::span<const std::byte> bytes;
+  int file = -1;            ///< index into files(), whose map holds the bytes; -1 = other memory
+  int64_t file_offset = 0;  ///< of the first byte, for direct reads
 };
 
 /// Whether float matrices may be stored in another type while loading: a directory's yes, a file
@@ -66,6 +66,8 @@ class TensorSource {
     return {};
   }
   virtual StoredAs stored_as() const = 0;
+  /// Gives back the memory of the files' pages that were read.
+  virtual void drop_pages() const = 0;
   /// 16 hex digits over spec, tensor table and file sizes: names caches and snapshots.
   virtual std::string fingerprint() const = 0;
 };

@@ -42,7 +42,9 @@ class Loader {
 
   ModelWeights load() {
     ModelWeights weights;
-    weights.embedding = &find_checked("token_embd.weight", {spec_.vocabulary, spec_.hidden});
+    const SourceTensor& embedding =
+        find_checked("token_embd.weight", {spec_.vocabulary, spec_.hidden});
+    weights.embedding = std::make_unique<RowReader>(source_, embedding);
     for (int64_t layer = 0; layer < spec_.layers; ++layer) {
       prefix_ = fmt::format("blk.{}.", layer);
       weights.layers.push_back(load_layer(layer));
@@ -52,7 +54,7 @@ class Loader {
     if (source_.find("output.weight") != nullptr) {
       weights.output = linear("output", spec_.vocabulary, spec_.hidden, row_.all_biases, false);
     } else {
-      weights.output.matrix = packer_.pack(*weights.embedding);
+      weights.output.matrix = packer_.pack(embedding);
     }
     if (source_.find("rope_freqs.weight") != nullptr) {
       weights.rope_factors = vector("rope_freqs.weight", {spec_.rope.dimension / 2});

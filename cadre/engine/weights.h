@@ -10,6 +10,7 @@
 #include "cadre/engine/architectures.h"
 #include "cadre/engine/panel_memory.h"
 #include "cadre/engine/router.h"
+#include "cadre/engine/row_reader.h"
 
 namespace cadre::engine {
 
@@ -62,7 +63,7 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-  const SourceTensor* embedding = nullptr;  ///< rows are read from the map as tokens come
+  std::unique_ptr<RowReader> embedding;  ///< rows are read from the file as tokens come
   std::vector<LayerWeights> layers;
   Norm output_norm;
   Linear output;

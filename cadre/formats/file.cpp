@@ -179,6 +179,13 @@ std::string_view MappedFile::text() const {
 
 const fs::path& MappedFile::path() const { return map_->path; }
 
+void drop_pages(std::span<const std::byte> mapped) {
+  static const auto kPage = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<uintptr_t>(mapped.data()) / kPage * kPage;
+  const auto last = reinterpret_cast<uintptr_t>(mapped.data() + mapped.size());
+  if (!mapped.empty()) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
 AtomicFile::AtomicFile(fs::path path) : path_(resolve(path)) {
   std::error_code ignored;
   const fs::file_status status = fs::status(path_, ignored);

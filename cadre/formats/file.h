@@ -29,6 +29,10 @@ class MappedFile {
   std::shared_ptr<const Map> map_;
 };
 
+/// Gives back the memory of a map's pages that were read (they stay in the page cache, and come
+/// back when read again): what is read once must not count as this process's memory for ever.
+void drop_pages(std::span<const std::byte> mapped);
+
 /// Writes to PATH.tmp-PID-N and renames over PATH in commit(), after fsync of file and folder: a
 /// reader sees the old file or the new one, never half of one. Without commit() the destructor
 /// removes the temporary; those of processes that died are removed by the next save of the same

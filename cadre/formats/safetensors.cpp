@@ -272,6 +272,8 @@ const std::map<std::string, TensorView>& SafetensorsReader::tensors() const {
   return state_->tensors;
 }
 
+const std::vector<MappedFile>& SafetensorsReader::files() const { return state_->files; }
+
 bool SafetensorsReader::contains(const std::string& name) const {
   return state_->tensors.contains(name);
 }

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "cadre/formats/file.h"
+
 namespace cadre {
 
 enum class DType { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU8, kBool };
@@ -48,6 +50,8 @@ class SafetensorsReader {
   /// Throws FormatError when there is no such tensor.
   const TensorView& tensor(const std::string& name) const;
   const std::map<std::string, std::string>& metadata() const;
+  /// The file, or the shards; every tensor's bytes lie in one of these maps.
+  const std::vector<MappedFile>& files() const;
 
  private:
   struct State;

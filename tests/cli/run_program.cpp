@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 
@@ -47,6 +48,7 @@ void redirect(int descriptor, const fs::path& path, int flags) {
     ::signal(SIGXFSZ,
              SIG_IGN);  // write() then fails with EFBIG, as it does with ENOSPC on a full disk
   }
+  if (!options.group.empty()) std::ofstream(options.group) << getpid() << std::flush;
   setenv("XDG_CACHE_HOME", (folder / "cache").c_str(), 1);  // tests leave nothing behind
   for (const auto& variable : options.environment) putenv(const_cast<char*>(variable.c_str()));
   const std::string program = CADRE_BIN_DIR "/cadre";
@@ -78,17 +80,24 @@ Program::~Program() {
 
 void Program::signal(int number) const { kill(pid_, number); }
 
+void Program::reap(int flags) {
+  rusage usage{};
+  if (!ended_) ended_ = wait4(pid_, &status_, flags, &usage) == pid_;
+  if (ended_) peak_ = std::max(peak_, int64_t{usage.ru_maxrss} * 1024);
+}
+
 bool Program::running() {
-  if (!ended_) ended_ = waitpid(pid_, &status_, WNOHANG) == pid_;
+  reap(WNOHANG);
   return !ended_;
 }
 
 ProgramResult Program::wait() {
-  if (!ended_) waitpid(pid_, &status_, 0);
-  ended_ = true;
+  reap(0);
   const int code = WIFSIGNALED(status_) ? 128 + WTERMSIG(status_) : WEXITSTATUS(status_);
-  return {
-      .exit_code = code, .out = content_of(folder_ / "out"), .err = content_of(folder_ / "err")};
+  return {.exit_code = code,
+          .out = content_of(folder_ / "out"),
+          .err = content_of(folder_ / "err"),
+          .peak_resident_bytes = peak_};
 }
 
 std::vector<std::string> lines_of(const std::string& text) {

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -14,12 +15,14 @@ namespace cadre {
 struct ProgramResult {
   int exit_code = 0;  ///< 128 + signal when it died of one
   std::string out, err;
+  int64_t peak_resident_bytes = 0;  ///< the most it had in memory at a time
 };
 
 struct RunOptions {
   std::string input;           ///< for its standard input
   int64_t max_file_bytes = 0;  ///< RLIMIT_FSIZE: larger files fail as on a full disk; 0 = no limit
   std::vector<std::string> environment;  ///< "NAME=VALUE", added to ours
+  std::string group;                     ///< cgroup.procs of the control group to run in; "" = ours
 };
 
 /// A program under way.
@@ -36,9 +39,12 @@ class Program {
   ProgramResult wait();
 
  private:
+  void reap(int flags);
+
   std::filesystem::path folder_;
   pid_t pid_ = -1;
   int status_ = 0;
+  int64_t peak_ = 0;
   bool ended_ = false;
 };
 

@@ -82,6 +82,10 @@ TEST_F(Running, PacksAnswerLikeTheirOriginals) {
   EXPECT_EQ(streamed.out, text);
   EXPECT_THAT(streamed.err, Not(HasSubstr("100.0 % of experts")));
   EXPECT_EQ(run_cadre({"plan", pack}).exit_code, 0);
+  const json shown = json::parse(run_cadre({"inspect", pack, "--json"}).out);
+  EXPECT_EQ(shown["keys"]["cadre.pack.version"], 1);
+  EXPECT_THAT(run_cadre({"inspect", model_, "--tensors"}).out,
+              HasSubstr("blk.1.ffn_up_exps.weight"));
   EXPECT_EQ(run_cadre({"bench", pack, "--prompt-tokens", "9", "--tokens", "2", "--repeat", "1"})
                 .exit_code,
             0);

@@ -1,5 +1,6 @@
 #include "tests/cli/small_gguf.h"
 
+#include <cmath>
 #include <map>
 #include <string>
 #include <vector>
@@ -11,7 +12,7 @@
 namespace cadre {
 namespace {
 
-constexpr uint32_t kHidden = 64, kHeads = 4, kExperts = 8, kExpertWidth = 32, kLayers = 2;
+constexpr int64_t kHeads = 4;
 
 /// 256 bytes behind three special tokens.
 int64_t add_tokenizer(GgufKeys& keys) {
@@ -35,59 +36,62 @@ int64_t add_tokenizer(GgufKeys& keys) {
   return tokenizer.vocabulary_size();
 }
 
-GgufKeys model_keys() {
+GgufKeys model_keys(const SmallModel& model) {
   GgufKeys keys;
   keys.add("general.architecture", "olmoe");
-  const std::map<std::string, uint32_t> numbers = {{"block_count", kLayers},
-                                                   {"embedding_length", kHidden},
-                                                   {"context_length", 128},
-                                                   {"feed_forward_length", kExpertWidth},
-                                                   {"expert_feed_forward_length", kExpertWidth},
-                                                   {"expert_count", kExperts},
-                                                   {"expert_used_count", 2},
-                                                   {"attention.head_count", kHeads},
-                                                   {"attention.head_count_kv", kHeads}};
-  for (const auto& [key, value] : numbers) keys.add("olmoe." + key, value);
+  const std::map<std::string, int64_t> numbers = {
+      {"block_count", model.layers},
+      {"embedding_length", model.hidden},
+      {"context_length", model.context},
+      {"feed_forward_length", model.expert_width},
+      {"expert_feed_forward_length", model.expert_width},
+      {"expert_count", model.experts},
+      {"expert_used_count", 2},
+      {"attention.head_count", kHeads},
+      {"attention.head_count_kv", kHeads}};
+  for (const auto& [key, value] : numbers) keys.add("olmoe." + key, static_cast<uint32_t>(value));
   keys.add("olmoe.attention.layer_norm_rms_epsilon", 1e-5F);
   return keys;
 }
 
-std::vector<GgufTensorSpec> model_tensors(int64_t vocabulary) {
+std::vector<GgufTensorSpec> model_tensors(const SmallModel& model, int64_t vocabulary) {
   constexpr uint32_t kF32 = 0;
+  const int64_t hidden = model.hidden;
   std::vector<GgufTensorSpec> tensors;
   const auto add = [&](const std::string& name, std::vector<int64_t> dims) {
     tensors.push_back({name + ".weight", std::move(dims), kF32});
   };
-  add("token_embd", {kHidden, vocabulary});
-  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+  add("token_embd", {hidden, vocabulary});
+  for (int64_t layer = 0; layer < model.layers; ++layer) {
     const std::string block = "blk." + std::to_string(layer) + ".";
     for (const char* name : {"attn_norm", "ffn_norm", "attn_q_norm", "attn_k_norm"}) {
-      add(block + name, {kHidden});
+      add(block + name, {hidden});
     }
     for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_output"}) {
-      add(block + name, {kHidden, kHidden});
+      add(block + name, {hidden, hidden});
     }
-    add(block + "ffn_gate_inp", {kHidden, kExperts});
-    add(block + "ffn_gate_exps", {kHidden, kExpertWidth, kExperts});
-    add(block + "ffn_up_exps", {kHidden, kExpertWidth, kExperts});
-    add(block + "ffn_down_exps", {kExpertWidth, kHidden, kExperts});
+    add(block + "ffn_gate_inp", {hidden, model.experts});
+    add(block + "ffn_gate_exps", {hidden, model.expert_width, model.experts});
+    add(block + "ffn_up_exps", {hidden, model.expert_width, model.experts});
+    add(block + "ffn_down_exps", {model.expert_width, hidden, model.experts});
   }
-  add("output_norm", {kHidden});
-  add("output", {kHidden, vocabulary});
+  add("output_norm", {hidden});
+  add("output", {hidden, vocabulary});
   return tensors;
 }
 
 }  // namespace
 
-void write_small_gguf(const std::filesystem::path& path) {
-  GgufKeys keys = model_keys();
-  const auto tensors = model_tensors(add_tokenizer(keys));
+void write_small_gguf(const std::filesystem::path& path, const SmallModel& model) {
+  GgufKeys keys = model_keys(model);
+  const auto tensors = model_tensors(model, add_tokenizer(keys));
   GgufWriter writer(path, keys, tensors);
   Random random(42);
+  const auto deviation = static_cast<float>(2.4 / std::sqrt(static_cast<double>(model.hidden)));
   for (const GgufTensorSpec& tensor : tensors) {
     std::vector<float> values(static_cast<size_t>(tensor_bytes(tensor)) / sizeof(float));
     const bool is_norm = tensor.dims.size() == 1;
-    for (float& value : values) value = is_norm ? 1.0F : 0.3F * random.normal();
+    for (float& value : values) value = is_norm ? 1.0F : deviation * random.normal();
     writer.write(tensor.name, std::as_bytes(std::span(values)));
   }
   writer.commit();

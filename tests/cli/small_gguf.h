@@ -2,11 +2,16 @@
 
 /// A small model for tests of the run wing's programs: random weights, bytes as tokens.
 
+#include <cstdint>
 #include <filesystem>
 
 namespace cadre {
 
-/// OLMoE's architecture with 2 layers of 8 experts, chatml's template, a context of 128.
-void write_small_gguf(const std::filesystem::path& path);
+struct SmallModel {
+  int64_t layers = 2, hidden = 64, experts = 8, expert_width = 32, context = 128;
+};
+
+/// OLMoE's architecture, 2 experts a token, chatml's template; F32.
+void write_small_gguf(const std::filesystem::path& path, const SmallModel& model = {});
 
 }  // namespace cadre
