@@ -108,11 +108,11 @@ void read_rope(const Architecture& row, const KeyValues& keys, ModelSpec& spec) 
   } else if (scaling != "none" && scaling != "longrope") {
     keys.fail("rope.scaling.type", fmt::format("is \"{}\", which is not supported", scaling));
   }
+  rope.original_context =
+      keys.size("rope.scaling.original_context_length", 1, kMaxContext, spec.context);
   if (rope.scaling == RopeSpec::Scaling::kNone) return;
   rope.factor = keys.number("rope.scaling.factor");
   if (rope.factor < 1) keys.fail("rope.scaling.factor", "must be at least 1");
-  rope.original_context =
-      keys.size("rope.scaling.original_context_length", 1, kMaxContext, spec.context);
   rope.beta_fast = keys.number("rope.scaling.yarn_beta_fast", 32.0F);
   rope.beta_slow = keys.number("rope.scaling.yarn_beta_slow", 1.0F);
   rope.low_frequency = keys.number("rope.scaling.low_freq_factor", 1.0F);

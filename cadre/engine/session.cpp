@@ -154,7 +154,7 @@ std::shared_ptr<Model> Model::open(const std::filesystem::path& path, const Mode
   state->prefill = options.prefill;
   Packer packer(state->memory, state->team, kept_as(*state->source, options));
   const ExpertPlacement placement = place_experts(*state->source, options, state->context);
-  state->weights = load_weights(*state->source, packer);
+  state->weights = load_weights(*state->source, packer, state->context);
   state->provider = open_experts(*state->source, packer, state->weights, options, placement);
   state->source->drop_pages();
   state->forward = std::make_unique<Forward>(state->team, spec, state->weights, *state->provider);

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 
 #include "cadre/engine/test_models.h"
 #include "cadre/formats/file.h"
@@ -180,6 +181,26 @@ TEST(Session, LongContextsMergeChunksInOneOrder) {
   EXPECT_EQ(split.feed(std::span(tokens).last(1)), expected);
   const auto plain = plain_logits(tiny, tokens);
   EXPECT_LT(difference(expected, {plain.end() - 96, plain.end()}), kNear);
+}
+
+TEST(Session, PlannedContextChoosesTheFactorsOfRotaryPositions) {
+  const TestFolder folder;
+  const auto tokens = some_tokens(20, 6);
+  const auto logits = [&](const std::map<std::string, float>& factors, int64_t context) {
+    TinyModel tiny = tiny_model("phimoe");
+    const auto pairs = static_cast<size_t>(tiny.config.head_width / 2);
+    for (const auto& [name, factor] : factors) {
+      tiny.tensors["rope_" + name + ".weight"] = {{tiny.config.head_width / 2},
+                                                  std::vector<float>(pairs, factor)};
+    }
+    tiny.keys["rope.scaling.original_context_length"] = uint32_t{64};
+    const auto model = open(folder, tiny, BlockType::kF32, {.context = context});
+    return Session(model).feed(tokens);
+  };
+  const std::map<std::string, float> both = {{"factors_short", 2.0F}, {"factors_long", 5.0F}};
+  EXPECT_EQ(logits(both, 64), logits({{"freqs", 2.0F}}, 64));
+  EXPECT_EQ(logits(both, 65), logits({{"freqs", 5.0F}}, 65));
+  EXPECT_NE(logits(both, 64), logits(both, 65));
 }
 
 TEST(Session, TruncateAndForkContinueAsIfFresh) {

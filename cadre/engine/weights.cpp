@@ -34,9 +34,10 @@ void check_shape(const SourceTensor& tensor, const std::vector<int64_t>& shape,
 
 class Loader {
  public:
-  Loader(const TensorSource& source, Packer& packer)
+  Loader(const TensorSource& source, Packer& packer, int64_t context)
       : source_(source),
         packer_(packer),
+        context_(context),
         spec_(source.spec()),
         row_(architecture_named(spec_.architecture, source.where())) {}
 
@@ -56,9 +57,7 @@ class Loader {
     } else {
       weights.output.matrix = packer_.pack(embedding);
     }
-    if (source_.find("rope_freqs.weight") != nullptr) {
-      weights.rope_factors = vector("rope_freqs.weight", {spec_.rope.dimension / 2});
-    }
+    weights.rope_factors = rope_factors();
     check_all_used();
     return weights;
   }
@@ -103,6 +102,17 @@ class Loader {
       norm.bias = optional_vector(name + ".bias", {spec_.hidden}, Presence::kOptional);
     }
     return norm;
+  }
+
+  /// LongRoPE (Ding et al., 2024) has factors for the original context and for longer ones. The
+  /// context planned for decides, not a sequence's length, which would change what is cached.
+  std::vector<float> rope_factors() {
+    const std::vector<int64_t> pairs = {spec_.rope.dimension / 2};
+    if (has("rope_freqs.weight")) return vector("rope_freqs.weight", pairs);
+    if (!has("rope_factors_long.weight")) return {};
+    const auto original = vector("rope_factors_short.weight", pairs);
+    const auto longer = vector("rope_factors_long.weight", pairs);
+    return context_ > spec_.rope.original_context ? longer : original;
   }
 
   LayerWeights load_layer(int64_t layer) {
@@ -292,6 +302,7 @@ class Loader {
 
   const TensorSource& source_;
   Packer& packer_;
+  const int64_t context_;
   const ModelSpec& spec_;
   const Architecture& row_;
   std::string prefix_;
@@ -300,8 +311,8 @@ class Loader {
 
 }  // namespace
 
-ModelWeights load_weights(const TensorSource& source, Packer& packer) {
-  return Loader(source, packer).load();
+ModelWeights load_weights(const TensorSource& source, Packer& packer, int64_t context) {
+  return Loader(source, packer, context).load();
 }
 
 SourceTensor expert_matrix(const TensorSource& source, int64_t layer, const char* role,

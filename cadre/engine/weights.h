@@ -71,8 +71,9 @@ struct ModelWeights {
 };
 
 /// Packs the trunk. Throws FormatError that names a tensor: missing, of another shape, or one that
-/// the architecture does not use (the results would be wrong without it).
-ModelWeights load_weights(const TensorSource& source, Packer& packer);
+/// the architecture does not use (the results would be wrong without it). `context`: tokens that
+/// sequences may have, which chooses between a model's factors for short and long ones.
+ModelWeights load_weights(const TensorSource& source, Packer& packer, int64_t context);
 
 /// One expert's matrix, its shape checked: `role` is "gate", "up" or "down".
 SourceTensor expert_matrix(const TensorSource& source, int64_t layer, const char* role,
