@@ -91,8 +91,10 @@ TEST(DataVerb, AWrongChecksumKeepsNothing) {
   write_file(folder / "other.txt", "other");
   const std::string url = "file://" + (folder / "other.txt").string();
   const std::string out = folder / "out";
-  expect_mistake(run_cadre({"data", "get", "tinyshakespeare", "--from", url, "--out", out}),
-                 "SHA-256");
+  const ProgramResult result =
+      run_cadre({"data", "get", "tinyshakespeare", "--from", url, "--out", out});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("SHA-256"));
   EXPECT_FALSE(fs::exists(out));
 }
 
