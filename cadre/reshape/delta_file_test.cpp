@@ -104,6 +104,10 @@ TEST(DeltaFile, SizeIsWithinOnePercentOfTheory) {
     const double bits = 8.0 * DeltaReader(folder / "d").bytes() / size;
     EXPECT_LT(bits, 1.01 * golomb_bits(density)) << density;
   }
+  // Above a half the zeros' places are coded: theirs, and every survivor's sign.
+  write_delta(folder / "d", header({{"a", {size}}}, {.density = 0.9}), reader_of(values));
+  const double bits = 8.0 * DeltaReader(folder / "d").bytes() / size;
+  EXPECT_LT(bits, 1.01 * (golomb_bits(0.1) - 0.1 + 0.9));
 }
 
 TEST(DeltaFile, OneTensorAlone) {

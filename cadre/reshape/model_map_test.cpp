@@ -94,6 +94,13 @@ TEST(ModelMap, TiesGoToTheSmallerModel) {
                           .share = {0.5, 0.5},
                           .size = {5, 3, 4}};
   EXPECT_THAT(best_model_map(p).model, ElementsAre(1, 1));
+  // Where both are needed anyway, too.
+  const ModelMapProblem both{.categories = 3,
+                             .models = 2,
+                             .loss = {1, 2, 2, 1, 1, 1},
+                             .share = {0.5, 0.25, 0.25},
+                             .size = {5, 3}};
+  EXPECT_THAT(best_model_map(both).model, ElementsAre(0, 1, 1));
 }
 
 TEST(ModelMap, LeavesTheGeneralModelOnlyForAGainBeyondNoise) {
