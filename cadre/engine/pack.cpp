@@ -96,8 +96,12 @@ class PackReader {
   void find_experts() {
     const auto layers = static_cast<int64_t>(files_.layers.size());
     int64_t experts = 0;
-    for (int64_t layer = 0; layer < layers && experts == 0; ++layer)
-      if (files_.layers[layer].bytes > 0) experts = tensor(records_name(layer)).dims.back();
+    for (int64_t layer = 0; layer < layers && experts == 0; ++layer) {
+      if (files_.layers[layer].bytes == 0) continue;
+      const std::vector<int64_t>& dims = tensor(records_name(layer)).dims;
+      if (dims.size() != 2) fail(records_name(layer), "must have two dimensions");
+      experts = dims.back();
+    }
     if (experts < 1 || experts > kMaxExperts) fail(kTypesKey, "names no layer with experts");
     files_.grid = {.layers = layers, .experts = experts};
   }
