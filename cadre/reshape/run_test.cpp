@@ -284,7 +284,7 @@ void write_sparse(const fs::path& folder, int64_t tensors, int64_t rows) {
 }
 
 TEST_F(Run, StaysWithinItsMemoryBudget) {
-  // Three models of 64 MiB, a budget of a quarter of one. docs/performance.md has the 20 GB case.
+  // Three models of 64 MiB, a budget of a quarter of one.
   for (const char* name : {"x", "y", "z"}) write_sparse(at(name), 4, 8192);
   const auto inputs = open({"x", "y", "z"});
   const json document = {{"merge_method", "ties"},
