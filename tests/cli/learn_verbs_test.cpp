@@ -175,7 +175,10 @@ TEST_F(Trained, RoutesInEveryForm) {
   EXPECT_THAT(text.out, HasSubstr("layer 1"));
   EXPECT_THAT(content_of(*world_ / "r.html"), HasSubstr("<svg"));
   EXPECT_TRUE(fs::exists(*world_ / "r.png"));
-  const json report = json::parse(with({"--json"}).out);
+  EXPECT_THAT(text.out, HasSubstr("word start"));
+  const json report = json::parse(with({"--json", "--against", model()}).out);
+  for (const auto& difference : report["differences"]) EXPECT_EQ(difference["overlap"], 1);
+  EXPECT_EQ(report["differences"].size(), report["layers"].size());
   for (const auto& layer : report["layers"]) {
     for (const auto& row : layer["share"]) {
       double sum = 0;

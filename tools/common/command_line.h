@@ -60,6 +60,7 @@ std::string describe(const CLI::App& app, const std::string& verb);
 
 /// Groups that several verbs share.
 inline constexpr const char* kModelGroup = "model";
+inline constexpr const char* kRouterGroup = "router";
 inline constexpr const char* kTrainingGroup = "training";
 inline constexpr const char* kDataGroup = "data";
 inline constexpr const char* kOutputGroup = "output";

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "cadre/base/error.h"
+#include "cadre/base/text.h"
 #include "cadre/formats/test_folder.h"
 #include "tools/common/verbs.h"
 

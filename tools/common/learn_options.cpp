@@ -1,5 +1,12 @@
 #include "tools/common/learn_options.h"
 
+#include <map>
+#include <memory>
+
+#include "cadre/base/error.h"
+#include "cadre/formats/router_kinds.h"
+#include "cadre/objectives/objectives.h"
+
 namespace cadre {
 namespace {
 
@@ -32,7 +39,96 @@ void add_expert_options(CommandLine& line, ModelConfig& config) {
                 config.normalize_expert_weights, "Divide the chosen experts' weights by their sum");
 }
 
+/// "top_k, sparse_ot: experts a token; not given = ..." for the option that some kinds have.
+std::string help_of(std::string_view name) {
+  std::string kinds, help;
+  for (const RouterKind& kind : router_kinds()) {
+    for (const RouterOption& option : kind.options) {
+      if (option.name != name) continue;
+      kinds += (kinds.empty() ? "" : ", ") + std::string(kind.name);
+      if (help.empty()) help = option.help;
+    }
+  }
+  return kinds + ": " + help;
+}
+
+/// The type's name in --help and for TOML.
+const char* type_name_of(const RouterOption& option) {
+  constexpr const char* kNames[] = {"BOOLEAN", "INT", "FLOAT", "TEXT"};
+  return kNames[option.fallback.index()];
+}
+
+/// What was given on the command line, until the kind is known.
+using GivenOptions = std::map<std::string, std::string>;
+
+void take_options(const GivenOptions& given, RouterConfig& router) {
+  if (given.empty()) return;
+  if (router.is_standard()) {
+    throw UsageError("--router-{} needs --router KIND (cadre list routers shows them)",
+                     given.begin()->first);
+  }
+  for (const auto& [name, text] : given) set_router_option(router, name, text);
+}
+
+/// --router KIND, and --router-NAME for every option that some kind has.
+void add_router_options(CommandLine& line, ModelConfig& config) {
+  const auto given = std::make_shared<GivenOptions>();
+  const auto set_kind = [&config](const std::string& kind) {
+    config.router = {.kind = std::string(router_kind_named(kind).name)};
+  };
+  line.app()
+      .add_option_function<std::string>(
+          "--router", set_kind,
+          "Who chooses the experts: a kind of cadre list routers; not given = the architecture's "
+          "own top-k")
+      ->group(kRouterGroup)
+      ->take_last();
+  std::map<std::string_view, const RouterOption*> options;
+  for (const RouterKind& kind : router_kinds()) {
+    for (const RouterOption& option : kind.options) options.emplace(option.name, &option);
+  }
+  for (const auto& [name, option] : options) {
+    const auto set = [given, key = std::string(name)](const std::string& text) {
+      (*given)[key] = text;
+    };
+    line.app()
+        .add_option_function<std::string>("--router-" + std::string(name), set, help_of(name))
+        ->group(kRouterGroup)
+        ->type_name(type_name_of(*option))
+        ->take_last();
+  }
+  line.app().final_callback([given, &config] { take_options(*given, config.router); });
+}
+
+/// --objective NAME=COEFFICIENT, any number of them; NAME alone has the published coefficient.
+void add_objective_option(CommandLine& line, ModelConfig& config) {
+  const auto set = [&config](const std::vector<std::string>& list) {
+    for (const std::string& text : list) {
+      const auto [name, coefficient] = parse_objective(text);
+      config.objectives[name] = coefficient;
+    }
+  };
+  line.app()
+      .add_option_function<std::vector<std::string>>(
+          "--objective", set,
+          "A further routing loss as name=coefficient, or name alone (cadre list objectives)")
+      ->group(kModelGroup);
+}
+
 }  // namespace
+
+std::pair<std::string, double> parse_objective(const std::string& text) {
+  const std::string name = text.substr(0, text.find('='));
+  make_objective(name, 0);
+  for (const ObjectiveEntry& entry : objectives_list()) {
+    if (name == text && entry.name == name) return {name, entry.coefficient};
+  }
+  double coefficient = 0;
+  if (!CLI::detail::lexical_cast(text.substr(name.size() + 1), coefficient)) {
+    throw UsageError("--objective {}: the coefficient must be a number", text);
+  }
+  return {name, coefficient};
+}
 
 void add_model_options(CommandLine& line, ModelConfig& config) {
   const auto add = [&](const char* name, auto& target, const char* help) {
@@ -49,6 +145,8 @@ void add_model_options(CommandLine& line, ModelConfig& config) {
   add("--rope-theta", config.rope_theta, "Base of the rotary positions' wavelengths");
   line.add_flag(kModelGroup, "--tied-embeddings,!--separate-embeddings", config.tied_embeddings,
                 "Use the embedding as output matrix, too");
+  add_objective_option(line, config);
+  add_router_options(line, config);
 }
 
 void add_training_options(CommandLine& line, TrainOptions& options) {

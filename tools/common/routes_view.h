@@ -29,10 +29,14 @@ HeatMap layer_map(const RoutesReport& report, const LayerRoutes& layer);
 /// All layers below each other.
 HeatMap whole_map(const RoutesReport& report);
 
-/// Heat maps of every layer and the specialists, for a terminal (colours when stdout shows them).
-std::string routes_text(const RoutesReport& report);
+/// Differences to another model; empty = there is none.
+using Differences = std::vector<LayerDifference>;
+
+/// Heat maps of every layer, experts a token, the specialists, for a terminal (colours when stdout
+/// shows them).
+std::string routes_text(const RoutesReport& report, const Differences& differences = {});
 /// The same as a part of an HTML page.
-std::string routes_html(const RoutesReport& report);
-nlohmann::ordered_json routes_json(const RoutesReport& report);
+std::string routes_html(const RoutesReport& report, const Differences& differences = {});
+nlohmann::ordered_json routes_json(const RoutesReport& report, const Differences& differences = {});
 
 }  // namespace cadre

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "cadre/base/error.h"
+#include "cadre/base/text.h"
 #include "tools/common/verbs.h"
 
 namespace cadre {
@@ -18,7 +19,14 @@ std::vector<const CLI::Option*> configurable(const CLI::App& app) {
   });
 }
 
-std::string key_of(const CLI::Option& option) { return option.get_lnames().front(); }
+std::string name_of(const CLI::Option& option) { return option.get_lnames().front(); }
+
+/// Under [router] --router is `kind` and --router-p is `p`; elsewhere keys are the options' names.
+std::string key_of(const CLI::Option& option) {
+  const std::string name = name_of(option), group = option.get_group();
+  if (name == group) return "kind";
+  return name.starts_with(group + "-") ? name.substr(group.size() + 1) : name;
+}
 
 /// Walks one TOML document and turns its keys into CLI11's items.
 class Reader {
@@ -55,7 +63,7 @@ class Reader {
   void read_value(const std::string& group, const std::string& key, const toml::node& node) {
     const CLI::Option& option = find(group, key, node);
     CLI::ConfigItem item;
-    item.name = key_of(option);
+    item.name = name_of(option);
     if (const auto* array = node.as_array()) {
       for (const auto& element : *array) item.inputs.push_back(scalar(key, element));
     } else {
@@ -67,15 +75,17 @@ class Reader {
   const CLI::Option& find(const std::string& group, const std::string& key,
                           const toml::node& node) const {
     std::vector<std::string> keys;
+    const CLI::Option* elsewhere = nullptr;
     for (const auto* option : configurable(app_)) {
-      if (!option->check_lname(key)) {
-        keys.push_back(key_of(*option));
-      } else if (group.empty() || group == option->get_group()) {
-        return *option;
-      } else {
-        throw UsageError("{}, line {}: '{}' belongs under [{}], not [{}]", file_, line(node), key,
-                         option->get_group(), group);
-      }
+      const bool in_group = group == option->get_group();
+      const bool is_named = option->check_lname(key);
+      if (in_group ? is_named || key == key_of(*option) : is_named && group.empty()) return *option;
+      if (is_named) elsewhere = option;
+      keys.push_back(in_group ? key_of(*option) : name_of(*option));
+    }
+    if (elsewhere) {
+      throw UsageError("{}, line {}: '{}' belongs under [{}], not [{}]", file_, line(node), key,
+                       elsewhere->get_group(), group);
     }
     throw UsageError("{}, line {}: unknown key '{}'{}", file_, line(node), key,
                      did_you_mean(key, keys));

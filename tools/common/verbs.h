@@ -6,7 +6,6 @@
 #include <array>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace cadre {
 
@@ -27,6 +26,8 @@ inline constexpr std::array kVerbs = {
     Verb{"pack", "store a GGUF model so that its experts are read without repacking"},
     Verb{"replay", "compare cache policies on recorded routes"},
     Verb{"perplexity", "measure how well a model predicts a text"},
+    Verb{"tune", "show what a model's routing knobs cost and save on a text"},
+    Verb{"list", "show what can be chosen by name: routers, objectives"},
     Verb{"routes", "show which experts work on which domain"},
     Verb{"recipe", "run a published system beside its baselines, with a verdict"},
     Verb{"data", "show and fetch the data sets that recipes read"},
@@ -41,12 +42,5 @@ inline constexpr std::array kVerbs = {
 
 /// The verb of that name. Throws UsageError that names the nearest one.
 const Verb& verb_named(std::string_view name);
-
-/// The candidate with the smallest edit distance to `word`; empty when all are further than half
-/// its length.
-std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
-
-/// ": did you mean X?", or nothing when no candidate is near.
-std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace cadre
