@@ -38,7 +38,7 @@ class Memory : public testing::Test {
     return text;
   }
   static ProgramResult run(const std::string& path, std::vector<std::string> more) {
-    more.insert(more.begin(), {"run", path, prompt(), "--threads", "2", "--tokens", "40",
+    more.insert(more.begin(), {"run", path, prompt(), "--threads", "1", "--tokens", "40",
                                "--temperature", "0", "--context", "1024"});
     return run_cadre(more);
   }
