@@ -54,7 +54,7 @@ std::string next_commands(const fs::path& out, const std::vector<Sample>& sample
   const std::string folder = out.string();
   return fmt::format(
       "Try next:\n"
-      "  {0} generate {1}/moe '{2}'\n"
+      "  {0} run {1}/moe '{2}'\n"
       "  {0} routes {1}/moe --data {1}/data\n"
       "  {0} inspect {1}/moe\n"
       "  {0} eval {1}/moe --data {1}/data\n"
@@ -82,7 +82,8 @@ class Quickstart {
     Summary summary{.moe = {.config = moe_, .result = {}},
                     .dense = {.config = dense_, .result = {}},
                     .routes = {},
-                    .samples = {}};
+                    .samples = {},
+                    .engine = {}};
     if (!train("moe", summary.moe, data.tokenizer, batches)) return interrupt_exit_code();
     if (!train("dense", summary.dense, data.tokenizer, batches)) return interrupt_exit_code();
     announce(3, fmt::format("checkpoints: {} and {}", (options_.out / "moe").string(),
@@ -165,9 +166,11 @@ class Quickstart {
     }
     summary.routes = collect_routes(*model, names, batches);
     if (!options_.json) std::cout << routes_text(summary.routes) << std::flush;
-    announce(5, "a prompt of each domain");
-    summary.samples = make_samples(*model, tokenizer, domains, options_.sampling,
-                                   options_.json ? nullptr : stdout);
+    announce(5, "a prompt of each domain, through the engine");
+    Samples made = make_samples(options_.out / "moe", *model, tokenizer, domains, options_.sampling,
+                                options_.json ? nullptr : stdout);
+    summary.samples = std::move(made.samples);
+    summary.engine = std::move(made.engine);
     return !interrupted();
   }
 

@@ -47,6 +47,8 @@ TEST(Quickstart, DoesTheMainJobAndSaysSoAgain) {
   EXPECT_EQ(summary["moe"]["tokens"], summary["dense"]["tokens"]);
   EXPECT_THAT(summary["dense"]["domains"], SizeIs(2));
   EXPECT_THAT(summary["samples"], SizeIs(2));
+  EXPECT_EQ(summary["engine"]["same_text"], true) << summary["engine"];
+  EXPECT_GT(summary["engine"]["half"]["bytes_read"], 0);
   const double router = 2 * 4 * 16;  // the only parameters that the twin does without
   EXPECT_EQ(summary["moe"]["parameters"]["active"].get<double>() -
                 summary["dense"]["parameters"]["active"].get<double>(),

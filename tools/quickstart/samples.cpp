@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "cadre/base/error.h"
 #include "cadre/base/interrupt.h"
 #include "cadre/base/text.h"
 
@@ -27,6 +28,35 @@ std::string_view good_line(std::string_view text) {
   return text;
 }
 
+/// Shows prompts and their texts one below the other as the texts come.
+class Display {
+ public:
+  Display(std::FILE* stream, const std::vector<Sample>& samples)
+      : stream_(stream), samples_(samples) {}
+  void show(size_t sample, std::string_view text) {
+    while (begun_ <= sample) begin(samples_[begun_]);
+    put(text);
+  }
+  void finish() {
+    if (begun_ > 0) put("\n\n");
+  }
+
+ private:
+  void begin(const Sample& sample) {
+    if (begun_++ > 0) put("\n\n");
+    put("[" + sample.domain + "] " + sample.prompt);
+  }
+  void put(std::string_view text) {
+    if (stream_ == nullptr) return;
+    std::fwrite(text.data(), 1, text.size(), stream_);
+    std::fflush(stream_);
+  }
+
+  std::FILE* stream_;
+  const std::vector<Sample>& samples_;
+  size_t begun_ = 0;
+};
+
 }  // namespace
 
 std::string prompt_from(const DomainTokens& domain, const Tokenizer& tokenizer) {
@@ -44,24 +74,33 @@ std::string prompt_from(const DomainTokens& domain, const Tokenizer& tokenizer) 
   return one_line(line);  // also mends a code point that was cut
 }
 
-std::vector<Sample> make_samples(LanguageModel& model, const Tokenizer& tokenizer,
-                                 const std::vector<DomainTokens>& domains,
-                                 const SamplingOptions& options, std::FILE* stream) {
-  const auto show = [&](std::string_view text) {
-    if (stream == nullptr) return;
-    std::fwrite(text.data(), 1, text.size(), stream);
-    std::fflush(stream);
-  };
-  std::vector<Sample> samples;
+Samples make_samples(const std::filesystem::path& folder, LanguageModel& model,
+                     const Tokenizer& tokenizer, const std::vector<DomainTokens>& domains,
+                     const SamplingOptions& options, std::FILE* stream) {
+  Samples made;
+  std::vector<std::string> prompts;
   for (const auto& domain : domains) {
-    if (interrupted()) break;
-    Sample sample{.domain = domain.name, .prompt = prompt_from(domain, tokenizer), .text = ""};
-    show("[" + domain.name + "] " + sample.prompt);
-    sample.text = generate(model, tokenizer, sample.prompt, options, show);
-    show("\n\n");
-    samples.push_back(std::move(sample));
+    prompts.push_back(prompt_from(domain, tokenizer));
+    made.samples.push_back({.domain = domain.name, .prompt = prompts.back(), .text = ""});
   }
-  return samples;
+  Display display(stream, made.samples);
+  const auto show = [&](size_t sample, std::string_view text) { display.show(sample, text); };
+  try {
+    made.engine.full = write_with_all_experts(folder, prompts, options, show);
+    if (!interrupted()) made.engine.half = write_with_half_of_experts(folder, prompts, options);
+  } catch (const FormatError& error) {
+    made.engine = {.full = {}, .half = {}, .refused = error.what()};
+    for (size_t i = 0; i < prompts.size() && !interrupted(); ++i) {
+      made.engine.full.texts.push_back(
+          generate(model, tokenizer, prompts[i], options,
+                   [&](std::string_view text) { display.show(i, text); }));
+    }
+  }
+  display.finish();
+  const std::vector<std::string>& texts = made.engine.full.texts;
+  made.samples.resize(texts.size());
+  for (size_t i = 0; i < texts.size(); ++i) made.samples[i].text = texts[i];
+  return made;
 }
 
 }  // namespace cadre

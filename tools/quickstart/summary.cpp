@@ -98,6 +98,29 @@ std::string losses_html(const Summary& summary) {
   return html_table({"validation loss", "moe", "dense", "difference"}, rows);
 }
 
+Json engine_json(const EngineReport& engine) {
+  if (!engine.refused.empty()) return {{"refused", engine.refused}};
+  const auto texts = [](const EngineTexts& run) {
+    return Json{{"expert_bytes", run.expert_bytes},
+                {"hit_rate", run.hit_rate},
+                {"bytes_read", run.bytes_read}};
+  };
+  return {{"same_text", engine.same()}, {"full", texts(engine.full)}, {"half", texts(engine.half)}};
+}
+
+std::string bytes_text(int64_t bytes) { return format_bytes(static_cast<uint64_t>(bytes)); }
+
+/// "the same text with 12 MiB for experts instead of 24 MiB ..."
+std::string engine_text(const EngineReport& engine) {
+  if (!engine.refused.empty()) return "the engine does not run this model: " + engine.refused;
+  return fmt::format(
+      "engine: {} text with {} for experts as with all {} of them in memory; {:.1f} % of experts "
+      "were found in memory, {} read from disk",
+      engine.same() ? "the same" : "NOT THE SAME", bytes_text(engine.half.expert_bytes),
+      bytes_text(engine.full.expert_bytes), 100 * engine.half.hit_rate,
+      bytes_text(engine.half.bytes_read));
+}
+
 std::string samples_html(const std::vector<Sample>& samples) {
   std::string html;
   for (const auto& sample : samples) {
@@ -131,7 +154,8 @@ Json summary_json(const Summary& summary) {
             {"dense", summary.dense.result.validation.mean}}},
           {"same_seconds", {{"seconds", time.seconds}, {"moe", time.moe}, {"dense", time.dense}}},
           {"routes", routes_json(summary.routes)},
-          {"samples", samples}};
+          {"samples", samples},
+          {"engine", engine_json(summary.engine)}};
 }
 
 std::string summary_text(const Summary& summary) {
@@ -141,7 +165,7 @@ std::string summary_text(const Summary& summary) {
                          .str() +
                      "\n";
   for (const auto& line : comparisons(summary)) text += line + "\n";
-  return text;
+  return text + engine_text(summary.engine) + "\n";
 }
 
 std::string summary_html(const Summary& summary) {
@@ -154,6 +178,7 @@ std::string summary_html(const Summary& summary) {
           "</p>\n";
   body += "<h2>Who does what</h2>\n" + routes_html(summary.routes);
   body += "<h2>Samples of the expert model</h2>\n" + samples_html(summary.samples);
+  body += "<p>" + escape_html(engine_text(summary.engine)) + "</p>\n";
   return html_page("An expert model beside its dense twin", body);
 }
 

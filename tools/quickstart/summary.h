@@ -21,6 +21,7 @@ struct Summary {
   TrainedModel moe, dense;
   RoutesReport routes;
   std::vector<Sample> samples;
+  EngineReport engine;
 };
 
 /// Losses at the end (the same number of tokens for both) and after the same time of training: what
