@@ -10,6 +10,7 @@
 #include "cadre/engine/architectures.h"
 #include "cadre/engine/fingerprint.h"
 #include "cadre/engine/low_rank_experts.h"
+#include "cadre/engine/router_kinds.h"
 #include "cadre/formats/file.h"
 #include "cadre/formats/json.h"
 #include "cadre/formats/safetensors.h"
@@ -38,9 +39,10 @@ class CheckpointSource : public TensorSource {
   explicit CheckpointSource(const std::filesystem::path& folder)
       : folder_(folder), reader_(folder) {
     const std::filesystem::path file = folder / "config.json";
-    CheckpointConfig config =
-        read_checkpoint_config(parse_json(read_file(file), file.string()), file.string());
+    const nlohmann::json json = parse_json(read_file(file), file.string());
+    CheckpointConfig config = read_checkpoint_config(json, file.string());
     spec_ = read_spec(architecture_named(config.architecture, file.string()), config.keys);
+    read_router(json, file.string(), spec_);
     if (spec_.rope.layout != RopeLayout::kNone) spec_.rope.layout = config.rope;
     spec_.name = std::filesystem::absolute(folder).lexically_normal().filename().string();
     for (const MappedFile& map : reader_.files()) files_.push_back(map.path());

@@ -12,6 +12,7 @@
 #include "cadre/engine/architectures.h"
 #include "cadre/engine/checkpoint_source.h"
 #include "cadre/engine/convert_image.h"
+#include "cadre/engine/router_kinds.h"
 #include "cadre/engine/tokenizer_from_gguf.h"
 #include "cadre/formats/file.h"
 #include "cadre/formats/json.h"
@@ -115,6 +116,10 @@ class CheckpointImage {
         reader_(std::make_shared<const SafetensorsReader>(folder)) {
     const Architecture& row = architecture_named(checkpoint_.architecture, config_file_.string());
     spec_ = read_spec(row, checkpoint_.keys);
+    read_router(config_, config_file_.string(), spec_);
+    if (!spec_.router_config.is_standard())
+      throw FormatError("{}: a GGUF file has no place for the router {}", config_file_.string(),
+                        spec_.router_config.kind);
     if (!among(kArchitectures, checkpoint_.architecture))
       throw FormatError("{}: {} cannot be converted (only {})", config_file_.string(),
                         checkpoint_.architecture, fmt::join(kArchitectures, ", "));

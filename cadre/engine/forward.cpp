@@ -42,7 +42,7 @@ void Forward::run(Batch& batch, std::span<const TokenId> tokens, std::span<const
   embed(tokens);
   for (int64_t layer = 0; layer < spec_.layers; ++layer) {
     run_attention(layer, batch);
-    run_feed_forward(layer, count, overrides, listener);
+    run_feed_forward(layer, tokens, overrides, listener);
   }
   write_logits(wanted, logits);
 }
@@ -81,8 +81,9 @@ void Forward::run_attention(int64_t layer, const Batch& batch) {
   add_residual(branch_.data(), batch.tokens);
 }
 
-void Forward::run_feed_forward(int64_t layer, int64_t tokens, const RoutingOverrides& overrides,
-                               const LayerListener& listener) {
+void Forward::run_feed_forward(int64_t layer, std::span<const TokenId> ids,
+                               const RoutingOverrides& overrides, const LayerListener& listener) {
+  const auto tokens = static_cast<int64_t>(ids.size());
   const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
   normalize(weights.ffn_norm, tokens);
   if (on_hidden) on_hidden(layer, normal_.row(0), tokens);
@@ -94,7 +95,7 @@ void Forward::run_feed_forward(int64_t layer, int64_t tokens, const RoutingOverr
       };
     }
     moe_.run(layer, weights, routers_[static_cast<size_t>(layer)], overrides, of_layer, normal_,
-             tokens, branch_.data());
+             ids, branch_.data());
   } else {
     moe_.run_dense(weights.dense, normal_, tokens, branch_.data());
   }

@@ -35,8 +35,8 @@ class Forward {
   void embed(std::span<const TokenId> tokens);
   void normalize(const Norm& norm, int64_t tokens);
   void run_attention(int64_t layer, const Batch& batch);
-  void run_feed_forward(int64_t layer, int64_t tokens, const RoutingOverrides& overrides,
-                        const LayerListener& listener);
+  void run_feed_forward(int64_t layer, std::span<const TokenId> ids,
+                        const RoutingOverrides& overrides, const LayerListener& listener);
   void add_residual(const float* branch, int64_t tokens);
   void write_logits(std::span<const int64_t> wanted, float* logits);
 

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "cadre/formats/router_config.h"
+
 namespace cadre::engine {
 
 /// Element i pairs with i + 1, or with i + dim / 2.
@@ -34,11 +36,25 @@ struct RopeSpec {
   float attention_factor = 1.0F;                ///< multiplies cos and sin
 };
 
+/// kPrefix: the most probable experts up to the one that takes the sum past p (top_p routers).
+enum class Selection { kTopK, kPrefix };
+
+/// Where scores come from: one matrix on the hidden state, a recurrent cell over depth (RMoE), or
+/// nothing, because a table says each token id's expert (hash, stochastic experts).
+enum class Scorer { kMatrix, kRecurrent, kTable };
+
 struct RouterSpec {
+  Scorer scorer = Scorer::kMatrix;
+  int64_t state_width = 0;  ///< kRecurrent
   Gating gating = Gating::kSoftmax;
   bool normalize = false;  ///< selected weights divided by their sum
   float scale = 1.0F;
   int64_t groups = 1, groups_used = 1;
+  Selection selection = Selection::kTopK;
+  float p = 0.0F;     ///< kPrefix
+  int64_t slots = 0;  ///< chosen ids a token, nulls among them; 0 = the model's experts_used
+  int64_t nulls = 0;  ///< ids from the number of experts on: they add nothing
+  bool keeps_nulls_share = false;  ///< the sum that divides weights has the chosen nulls in it
 };
 
 /// DeepSeek-V2's multi-head latent attention (2024); unused when kv_rank is 0.
@@ -61,6 +77,7 @@ struct ModelSpec {
   SharedGate shared_gate = SharedGate::kNone;
   RopeSpec rope;
   RouterSpec router;
+  RouterConfig router_config;  ///< as "cadre" of config.json says it; standard = the architecture's
   LatentSpec latent;
   float attention_scale = 0.0F;       ///< what scores are multiplied by
   float clamp_qkv = 0.0F;             ///< 0 = none

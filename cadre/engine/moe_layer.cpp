@@ -50,7 +50,8 @@ MoeLayer::MoeLayer(Team& team, const ModelSpec& spec, ExpertProvider& provider)
       spec_(spec),
       provider_(provider),
       feed_forward_(team),
-      low_rank_(team, glu_of(spec.activation)) {}
+      low_rank_(team, glu_of(spec.activation)),
+      router_state_(team, spec) {}
 
 kernels::PanelExpert MoeLayer::dense_expert(const FeedForwardWeights& weights) const {
   return {.gate = weights.gate,
@@ -69,13 +70,15 @@ void MoeLayer::run_dense(const FeedForwardWeights& weights, const Activations& x
 
 void MoeLayer::run(int64_t layer, const LayerWeights& weights, const Router& router,
                    const RoutingOverrides& overrides, const RouteListener& listener, Activations& x,
-                   int64_t tokens, float* out) {
-  const RouteChoice choice = {overrides.experts_per_token.value_or(spec_.experts_used),
-                              overrides.top_p};
+                   std::span<const TokenId> ids, float* out) {
+  const auto tokens = static_cast<int64_t>(ids.size());
+  const int64_t slots = spec_.router.slots > 0 ? spec_.router.slots : spec_.experts_used;
+  const RouteChoice choice = {overrides.experts_per_token.value_or(slots), overrides.top_p,
+                              overrides.null_bias};
   if (choice.k < 1 || choice.k > router.reachable()) {
     throw UsageError("experts per token is {}, must be from 1 to {}", choice.k, router.reachable());
   }
-  route(layer, weights, router, choice, x, tokens);
+  route(layer, weights, router, choice, x, ids);
   if (!weights.expert_map.empty()) share_experts(weights.expert_map, choice.k);
   if (overrides.skip_cold > 0 && weights.low_rank.empty())
     skip_cold(layer, overrides.skip_cold, choice.k);
@@ -97,13 +100,18 @@ void MoeLayer::run(int64_t layer, const LayerWeights& weights, const Router& rou
 }
 
 void MoeLayer::route(int64_t layer, const LayerWeights& weights, const Router& router,
-                     const RouteChoice& choice, const Activations& x, int64_t tokens) {
-  logits_.resize(static_cast<size_t>(tokens * spec_.experts));
+                     const RouteChoice& choice, const Activations& x,
+                     std::span<const TokenId> ids) {
+  const int64_t columns = router.columns();
+  const auto tokens = static_cast<int64_t>(ids.size());
   chosen_.resize(static_cast<size_t>(tokens * choice.k));
   weights_.resize(static_cast<size_t>(tokens * choice.k));
-  run_products(team_, std::array{Product{&weights.router, &x, logits_.data(), spec_.experts}},
-               tokens);
-  if (!all_finite(logits_.data(), tokens * spec_.experts)) {
+  if (!weights.router_table.empty()) return look_up(weights.router_table, choice.k, ids);
+  logits_.resize(static_cast<size_t>(tokens * columns));
+  const bool recurrent = spec_.router.scorer == Scorer::kRecurrent;
+  const Activations& seen = recurrent ? router_state_.advance(layer, weights, x, tokens) : x;
+  run_products(team_, std::array{Product{&weights.router, &seen, logits_.data(), columns}}, tokens);
+  if (!all_finite(logits_.data(), tokens * columns)) {
     throw Error(
         "the router of layer {} got values that are not finite: the weights are damaged, "
         "or do not belong together",
@@ -111,10 +119,20 @@ void MoeLayer::route(int64_t layer, const LayerWeights& weights, const Router& r
   }
   for_ranges(team_, tokens, kTokenGrain, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      router.choose(choice, logits_.data() + t * spec_.experts, chosen_.data() + t * choice.k,
+      router.choose(choice, logits_.data() + t * columns, chosen_.data() + t * choice.k,
                     weights_.data() + t * choice.k);
     }
   });
+}
+
+void MoeLayer::look_up(const std::vector<int32_t>& table, int64_t k, std::span<const TokenId> ids) {
+  std::fill(chosen_.begin(), chosen_.end(), -1);
+  std::fill(weights_.begin(), weights_.end(), 0.0F);
+  for (size_t t = 0; t < ids.size(); ++t) {
+    const size_t id = table.size() == 1 ? 0 : static_cast<size_t>(ids[t]);
+    chosen_[t * static_cast<size_t>(k)] = table[id];
+    weights_[t * static_cast<size_t>(k)] = 1;
+  }
 }
 
 /// Two of a token's experts may have become one: it runs once, with the sum of their weights.

@@ -12,6 +12,8 @@
 #include "cadre/engine/feed_forward.h"
 #include "cadre/engine/low_rank_experts.h"
 #include "cadre/engine/router.h"
+#include "cadre/engine/router_state.h"
+#include "cadre/formats/tokenizer.h"
 
 namespace cadre::engine {
 
@@ -23,18 +25,20 @@ class MoeLayer {
  public:
   MoeLayer(Team& team, const ModelSpec& spec, ExpertProvider& provider);
 
-  /// Adds nothing to out [tokens, hidden] but overwrites it. x: normalised rows, quantised. Throws
+  /// Adds nothing to out [tokens, hidden] but overwrites it. x: normalised rows, quantised; ids:
+  /// the tokens, for routers that go by them. Layers of a pass must come from the lowest on. Throws
   /// UsageError for an impossible number of experts, Error for logits that are not finite, IoError.
   void run(int64_t layer, const LayerWeights& weights, const Router& router,
            const RoutingOverrides& overrides, const RouteListener& listener, Activations& x,
-           int64_t tokens, float* out);
+           std::span<const TokenId> ids, float* out);
   /// A dense layer's feed-forward.
   void run_dense(const FeedForwardWeights& weights, const Activations& x, int64_t tokens,
                  float* out);
 
  private:
   void route(int64_t layer, const LayerWeights& weights, const Router& router,
-             const RouteChoice& choice, const Activations& x, int64_t tokens);
+             const RouteChoice& choice, const Activations& x, std::span<const TokenId> ids);
+  void look_up(const std::vector<int32_t>& table, int64_t k, std::span<const TokenId> ids);
   void share_experts(const std::vector<int32_t>& map, int64_t k);
   void run_low_rank(const LayerWeights& weights, Activations& x, float* out);
   void skip_cold(int64_t layer, float share, int64_t k);
@@ -51,7 +55,8 @@ class MoeLayer {
   ExpertProvider& provider_;
   FeedForward feed_forward_;
   LowRankFeedForward low_rank_;
-  std::vector<float> logits_;         ///< [tokens, E]
+  RouterState router_state_;
+  std::vector<float> logits_;         ///< [tokens, E + null experts]
   std::vector<int32_t> chosen_;       ///< [tokens, k]
   std::vector<float> weights_;        ///< [tokens, k]
   std::vector<int32_t> pair_tokens_;  ///< by expert

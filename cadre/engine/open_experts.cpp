@@ -42,7 +42,7 @@ void softmax(float* x, int64_t n) {
 }
 
 /// What the router of a layer makes of hidden states that another layer's router saw: a guess, so
-/// the plain product and a softmax serve for every kind of router.
+/// the plain product and a softmax serve for every router of one matrix over true experts.
 class LookAhead {
  public:
   LookAhead(const ModelSpec& spec, const ModelWeights& weights) : spec_(spec), weights_(weights) {}
@@ -51,6 +51,7 @@ class LookAhead {
                   std::vector<float>& probabilities) {
     if (!spec_.has_whole_experts(layer)) return false;
     const Linear& router = weights_.layers[static_cast<size_t>(layer)].router;
+    if (spec_.router.scorer != Scorer::kMatrix || router.matrix.rows != spec_.experts) return false;
     const int64_t columns = router.matrix.columns, experts = spec_.experts;
     q_.resize(static_cast<size_t>(tokens * columns));
     scale_.resize(static_cast<size_t>(tokens * columns / kernels::kActivationBlock));

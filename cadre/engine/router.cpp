@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "cadre/engine/vector_math.h"
+#include "cadre/kernels/top_k.h"
 
 namespace cadre::engine {
 namespace {
@@ -71,25 +72,55 @@ void Router::sparse_mixer(int64_t k, float* logits, int32_t* experts, float* wei
   }
 }
 
+/// The ids chosen, best first; returns their number.
+int64_t Router::select(const RouteChoice& choice, const float* scores, int32_t* ids) const {
+  if (spec_.selection == Selection::kPrefix) return select_prefix(choice, scores, ids);
+  std::vector<float> left(scores, scores + columns());
+  if (!bias_.empty()) add(bias_.data(), experts_, left.data());
+  if (spec_.groups_used < spec_.groups) limit_to_groups(left.data());
+  take_best(left.data(), columns(), choice.k, ids);
+  return choice.k;
+}
+
+int64_t Router::select_prefix(const RouteChoice& choice, const float* probs, int32_t* ids) const {
+  std::vector<int32_t> prefix(static_cast<size_t>(columns()));
+  int64_t count = 0;
+  kernels::top_p(probs, 1, columns(), choice.top_p.value_or(spec_.p), prefix.data(), &count);
+  count = std::min(count, choice.k);
+  std::copy_n(prefix.begin(), count, ids);
+  return count;
+}
+
+/// Moves the true experts to the front; returns their number.
+int64_t Router::drop_nulls(int64_t count, int32_t* ids, float* weights) const {
+  int64_t kept = 0;
+  for (int64_t j = 0; j < count; ++j) {
+    if (ids[j] >= experts_) continue;
+    ids[kept] = ids[j];
+    weights[kept++] = weights[j];
+  }
+  return kept;
+}
+
 void Router::choose(const RouteChoice& choice, float* logits, int32_t* experts,
                     float* weights) const {
   const int64_t k = choice.k;
   if (spec_.gating == Gating::kSparseMixer) return sparse_mixer(k, logits, experts, weights);
-  if (spec_.gating == Gating::kSoftmax) softmax(logits, experts_);
-  if (spec_.gating == Gating::kSigmoid) sigmoid(logits, experts_);
-  std::vector<float> scores(logits, logits + experts_);
-  if (!bias_.empty()) add(bias_.data(), experts_, scores.data());
-  if (spec_.groups_used < spec_.groups) limit_to_groups(scores.data());
-  take_best(scores.data(), experts_, k, experts);
+  for (int64_t e = experts_; e < columns(); ++e) logits[e] += choice.null_bias;
+  if (spec_.gating == Gating::kSoftmax) softmax(logits, columns());
+  if (spec_.gating == Gating::kSigmoid) sigmoid(logits, columns());
+  int64_t kept = select(choice, logits, experts);
+  for (int64_t j = 0; j < kept; ++j) weights[j] = logits[experts[j]];
+  if (spec_.gating == Gating::kSoftmaxOfSelected) softmax(weights, kept);
   float total = 0;
-  for (int64_t j = 0; j < k; ++j) weights[j] = logits[experts[j]];
-  if (spec_.gating == Gating::kSoftmaxOfSelected) softmax(weights, k);
-  for (int64_t j = 0; j < k; ++j) total += weights[j];
+  if (!spec_.keeps_nulls_share) kept = drop_nulls(kept, experts, weights);
+  for (int64_t j = 0; j < kept; ++j) total += weights[j];
+  if (spec_.keeps_nulls_share) kept = drop_nulls(kept, experts, weights);
 
-  int64_t kept = k;
-  if (choice.top_p) {
+  if (choice.top_p && spec_.selection == Selection::kTopK && kept > 0) {
+    const int64_t most = kept;
     float sum = weights[0];
-    for (kept = 1; kept < k && sum < *choice.top_p * total; ++kept) sum += weights[kept];
+    for (kept = 1; kept < most && sum < *choice.top_p * total; ++kept) sum += weights[kept];
     total = spec_.normalize ? sum : total;
   }
   const float factor = spec_.scale / (spec_.normalize ? total + kTiny : 1.0F);

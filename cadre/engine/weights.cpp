@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <set>
 #include <string_view>
 
 #include "cadre/base/error.h"
 #include "cadre/engine/low_rank_experts.h"
 #include "cadre/engine/pack.h"
+#include "cadre/engine/router_kinds.h"
 #include "cadre/formats/json.h"
 
 namespace cadre::engine {
@@ -222,9 +224,56 @@ class Loader {
             matrix("ffn_down" + suffix + ".weight", spec_.hidden, width)};
   }
 
-  void load_experts(int64_t layer, LayerWeights& weights) {
+  void load_router(int64_t layer, LayerWeights& weights) {
+    if (spec_.router.scorer == Scorer::kTable) {
+      weights.router_table = router_table(layer);
+      return;
+    }
     weights.router.matrix = router_matrix();
     weights.router.bias = optional_vector("ffn_gate_inp.bias", {spec_.experts}, row_.all_biases);
+    if (spec_.router.scorer == Scorer::kRecurrent) load_recurrent(weights);
+    // What stands in for a router that looks ahead goes by the matrix alone, in both wings.
+    if (is_fallback(spec_.router_config)) weights.router.bias.clear();
+    // Of the learn wing, and without use in a forward pass.
+    if (has("ffn_gate_inp.noise_weight")) used_.insert(prefix_ + "ffn_gate_inp.noise_weight");
+  }
+
+  std::vector<int32_t> router_table(int64_t layer) {
+    if (spec_.router_config.kind == "stochastic") return {drawn_expert(layer, spec_.experts)};
+    std::vector<int32_t> table;
+    for (const float expert : vector("ffn_gate_inp.table", {spec_.vocabulary})) {
+      if (!(expert >= 0 && expert < static_cast<float>(spec_.experts)) ||
+          expert != std::floor(expert)) {
+        throw FormatError("{}: the router's table of layer {} has {}, which is no expert",
+                          source_.where(), layer, expert);
+      }
+      table.push_back(static_cast<int32_t>(expert));
+    }
+    return table;
+  }
+
+  void load_recurrent(LayerWeights& weights) {
+    const int64_t width = spec_.router.state_width;
+    weights.router_proj.matrix = exact_matrix("ffn_gate_inp.proj", width, spec_.hidden);
+    if (!cell_) {
+      const int64_t rows = (spec_.router_config.text("cell") == "gru" ? 3 : 1) * width;
+      auto cell = std::make_shared<RecurrentCell>();
+      cell->input = {exact_matrix("ffn_gate_inp.cell.weight_ih", rows, width),
+                     vector("ffn_gate_inp.cell.bias_ih", {rows})};
+      cell->state = {exact_matrix("ffn_gate_inp.cell.weight_hh", rows, width),
+                     vector("ffn_gate_inp.cell.bias_hh", {rows})};
+      cell_ = std::move(cell);
+    }
+    weights.router_cell = cell_;
+  }
+
+  PanelMatrix exact_matrix(const std::string& name, int64_t rows, int64_t columns) {
+    return packer_.pack(floats_of(find_checked(name, {rows, columns})), rows, columns,
+                        BlockType::kF32);
+  }
+
+  void load_experts(int64_t layer, LayerWeights& weights) {
+    load_router(layer, weights);
     weights.selection_bias =
         optional_vector("exp_probs_b.bias", {spec_.experts}, Presence::kOptional);
     if (spec_.shared_intermediate > 0) {
@@ -268,10 +317,18 @@ class Loader {
     }
   }
 
-  /// Routers decide: they stay as exact as the file has them.
+  /// Routers decide: they stay as exact as the file has them. Null experts' rows follow the others.
   PanelMatrix router_matrix() {
-    SourceTensor tensor = find_checked("ffn_gate_inp.weight", {spec_.experts, spec_.hidden});
-    return packer_.pack(floats_of(tensor), spec_.experts, spec_.hidden, BlockType::kF32);
+    const int64_t nulls = spec_.router.nulls;
+    if (spec_.router.scorer == Scorer::kRecurrent) {
+      return exact_matrix("ffn_gate_inp.weight", spec_.experts, spec_.router.state_width);
+    }
+    auto rows = floats_of(find_checked("ffn_gate_inp.weight", {spec_.experts, spec_.hidden}));
+    if (nulls > 0) {
+      const auto more = floats_of(find_checked("ffn_gate_inp.null_weight", {nulls, spec_.hidden}));
+      rows.insert(rows.end(), more.begin(), more.end());
+    }
+    return packer_.pack(rows, spec_.experts + nulls, spec_.hidden, BlockType::kF32);
   }
 
   /// Tensors that nothing asked for would mean another model than the one that runs here.
@@ -307,6 +364,7 @@ class Loader {
   const Architecture& row_;
   std::string prefix_;
   std::set<std::string> used_;
+  std::shared_ptr<const RecurrentCell> cell_;
 };
 
 }  // namespace

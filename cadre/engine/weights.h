@@ -46,6 +46,11 @@ struct LowRankExpert {
   LowRankMatrix gate, up, down;
 };
 
+/// The cell that the recurrent routers of all layers share: [gates p, p] and a bias each.
+struct RecurrentCell {
+  Linear input, state;
+};
+
 struct LayerWeights {
   Norm attention_norm, ffn_norm;
   Linear q, k, v, output;
@@ -56,6 +61,10 @@ struct LayerWeights {
   std::vector<float> shared_gate;
   Linear router;
   std::vector<float> selection_bias;
+  Linear router_proj;  ///< recurrent routers: [p, hidden], what the cell reads
+  std::shared_ptr<const RecurrentCell> router_cell;
+  /// Table routers: the expert of each token id; one entry is that of every token.
+  std::vector<int32_t> router_table;
   /// [E] where experts share weights: the lowest expert with the same; empty = each has its own.
   std::vector<int32_t> expert_map;
   std::vector<LowRankExpert> low_rank;  ///< [E], those of expert_map; empty = whole matrices

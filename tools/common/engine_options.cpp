@@ -94,9 +94,12 @@ void add_routing_options(CommandLine& line, engine::RoutingOverrides& routing,
       ->check(CLI::PositiveNumber);
   line.app()
       .add_option(top_p_names, routing.top_p,
-                  "Drop a token's last experts once the others hold this share of its weight")
+                  "Drop a token's last experts once the others hold this share of its weight; of a "
+                  "top_p router its p")
       ->group("routing")
       ->check(CLI::Range(0.0, 1.0));
+  line.add("routing", "--null-bias", routing.null_bias,
+           "Added to the logits of null experts: above 0 = fewer true experts a token");
   line.add("routing", "--skip-cold", routing.skip_cold,
            "Skip an expert not in memory whose weight is below this share of 1 / k; 0 = never")
       ->check(CLI::Range(0.0, 1.0));
