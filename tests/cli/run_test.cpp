@@ -191,6 +191,27 @@ TEST_F(Running, PerplexityOfATextAndItsPriceInExperts) {
   expect_error(run_cadre({"perplexity", model_, "--text", folder_ / "binary"}), "not UTF-8");
 }
 
+TEST_F(Running, TuneWeighsLossAgainstWork) {
+  std::ofstream(folder_ / "long.txt") << std::string(300, 'a');
+  const ProgramResult result =
+      run_cadre({"tune", model_, "--text", folder_ / "long.txt", "--context", "64", "--loss-budget",
+                 "100", "--picture", folder_ / "f.svg", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json report = json::parse(result.out);
+  const json& first = report["settings"][0];
+  EXPECT_EQ(first["options"], "");
+  double least = 1e30;
+  for (const json& setting : report["settings"]) {
+    EXPECT_GT(setting["tokens_per_second"], 0);
+    least = std::min(least, setting["active_flops"].get<double>());
+  }
+  EXPECT_EQ(report["best"]["active_flops"], least) << "the budget allows everything";
+  EXPECT_LT(report["best"]["experts_per_token"], first["experts_per_token"]);
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "f.svg"));
+  expect_error(run_cadre({"tune", model_, "--text", folder_ / "long.txt", "--loss-budget", "-1"}),
+               "--loss-budget");
+}
+
 /// What a program is linked with, as the loader sees it.
 std::string libraries_of(const std::string& program) {
   std::string text;
@@ -204,7 +225,7 @@ std::string libraries_of(const std::string& program) {
 
 TEST(RunWing, LinksNeitherTorchNorOneDnn) {
   for (const std::string program : {"cadre-run", "cadre-bench", "cadre-perplexity", "cadre-plan",
-                                    "cadre-pack", "cadre-replay"}) {
+                                    "cadre-pack", "cadre-replay", "cadre-tune"}) {
     const std::string libraries = libraries_of(program);
     EXPECT_THAT(libraries, HasSubstr("libstdc++")) << program;
     EXPECT_THAT(libraries, Not(HasSubstr("torch"))) << program;
