@@ -4,9 +4,14 @@
 
 #include "cadre/base/error.h"
 #include "cadre/base/text.h"
+#include "cadre/reshape/compress_experts.h"
 #include "cadre/reshape/copy.h"
 #include "cadre/reshape/delta.h"
+#include "cadre/reshape/factorize.h"
 #include "cadre/reshape/merge.h"
+#include "cadre/reshape/merge_experts.h"
+#include "cadre/reshape/prune_experts.h"
+#include "cadre/reshape/upcycle.h"
 
 namespace cadre::reshape {
 
@@ -15,7 +20,13 @@ std::span<const OpInfo> reshape_ops() {
   static const std::vector<OpInfo> ops = {
       apply_delta_op(),
       copy_op(),
+      factorize_op(),
+      fuse_op(),
+      lowrank_sparse_op(),
+      merge_experts_op(),
       merge_op(),
+      prune_experts_op(),
+      upcycle_op(),
   };
   return ops;
 }
