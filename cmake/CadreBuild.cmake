@@ -12,11 +12,13 @@ if(CADRE_TESTS)
   include(GoogleTest)
 endif()
 
-# ccache with precompiled headers needs to be told to trust them.
+# ccache with precompiled headers needs to be told to trust them; clones of the repository share what
+# one of them compiled.
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER
       ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
+      CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1
       ${CCACHE_PROGRAM})
 endif()
 

@@ -37,6 +37,12 @@ inline constexpr std::array kVerbs = {
     Verb{"reshape", "make a checkpoint of checkpoints by a plan of steps, in little memory"},
     Verb{"merge", "make one model of several, by mergekit's methods and files"},
     Verb{"quantize", "store a model's weights in fewer bits, as a GGUF file"},
+    Verb{"upcycle", "make an expert model of dense ones"},
+    Verb{"factorize", "cut a dense model's feed-forward layers into experts"},
+    Verb{"calibrate", "collect what a model does on texts, for merging and pruning"},
+    Verb{"merge-experts", "merge a model's experts into fewer, guided by its router"},
+    Verb{"prune", "drop the experts that matter least"},
+    Verb{"compress", "store experts as low rank plus a few whole rows"},
     Verb{"tokenizer", "train a byte-level BPE tokenizer, encode and decode"},
 };
 
