@@ -15,11 +15,13 @@ namespace {
 /// of a float32 one.
 class Linear : public TileKernel {
  public:
-  Linear(std::vector<double> weights, Weights kind) : weights_(std::move(weights)) {
-    if (kind == Weights::kAsGiven) return;
-    const double sum = std::accumulate(weights_.begin(), weights_.end(), 0.0);
-    for (double& weight : weights_) weight /= sum;
-  }
+  /// Divides at the end: products of 16-bit values and simple weights add up exactly, so that the
+  /// order of the models does not matter.
+  Linear(std::vector<double> weights, Weights kind)
+      : weights_(std::move(weights)),
+        divisor_(kind == Weights::kAsGiven
+                     ? 1.0
+                     : std::accumulate(weights_.begin(), weights_.end(), 0.0)) {}
 
   void compute(const Tile& tile) const override {
     constexpr size_t kBlock = 1024;  // stays in the first-level cache
@@ -34,12 +36,14 @@ class Linear : public TileKernel {
         else
           for (size_t i = 0; i < size; ++i) sums[i] += weight * in[i];
       }
-      for (size_t i = 0; i < size; ++i) tile.out[first + i] = static_cast<float>(sums[i]);
+      for (size_t i = 0; i < size; ++i)
+        tile.out[first + i] = static_cast<float>(sums[i] / divisor_);
     }
   }
 
  private:
   std::vector<double> weights_;
+  double divisor_;
 };
 
 class Fisher : public TileKernel {
