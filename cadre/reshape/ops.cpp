@@ -18,15 +18,8 @@ namespace cadre::reshape {
 std::span<const OpInfo> reshape_ops() {
   // To add an operation: a header with OpInfo NAME_op(), and its line here.
   static const std::vector<OpInfo> ops = {
-      apply_delta_op(),
-      copy_op(),
-      factorize_op(),
-      fuse_op(),
-      lowrank_sparse_op(),
-      merge_experts_op(),
-      merge_op(),
-      prune_experts_op(),
-      upcycle_op(),
+      apply_delta_op(),   copy_op(),  factorize_op(),     fuse_op(),    lowrank_sparse_op(),
+      merge_experts_op(), merge_op(), prune_experts_op(), upcycle_op(),
   };
   return ops;
 }

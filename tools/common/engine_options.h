@@ -27,8 +27,8 @@ struct EngineOptions {
 /// The positional MODEL, --memory, --expert-memory and so on.
 void add_engine_options(CommandLine& line, EngineOptions& options);
 
-/// --experts-per-token, --expert-top-p, --null-bias, --skip-cold. Where no tokens are drawn, the second may be
-/// called --top-p, too.
+/// --experts-per-token, --expert-top-p, --null-bias, --skip-cold. Where no tokens are drawn, the
+/// second may be called --top-p, too.
 void add_routing_options(CommandLine& line, engine::RoutingOverrides& routing,
                          const std::string& top_p_names = "--expert-top-p");
 
