@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 namespace cadre {
 
 /// Makes malloc() keep what is freed instead of giving it back to the system: for programs that
@@ -8,5 +10,11 @@ namespace cadre {
 /// slower without. The price: the process stays as large as it ever was. Call it at the start of
 /// main(), before threads allocate. Does nothing where the C library is not glibc.
 void keep_freed_memory();
+
+/// Empties the vector and frees its memory; `values = {}` and clear() keep it.
+template <typename T>
+void release(std::vector<T>& values) {
+  std::vector<T>().swap(values);
+}
 
 }  // namespace cadre

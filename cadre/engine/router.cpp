@@ -32,7 +32,13 @@ void take_best(float* scores, int64_t n, int64_t k, int32_t* ids) {
 }  // namespace
 
 Router::Router(const RouterSpec& spec, int64_t experts, std::vector<float> bias)
-    : spec_(spec), experts_(experts), bias_(std::move(bias)) {}
+    : spec_(spec), experts_(experts), bias_(std::move(bias)) {
+  // Probabilities divided by the sum of the chosen are the softmax of the chosen: computed so, no
+  // bit of a weight depends on experts that were not chosen, and one may be pruned without a trace.
+  if (spec_.gating == Gating::kSoftmax && spec_.normalize && spec_.nulls == 0 && bias_.empty() &&
+      spec_.selection == Selection::kTopK)
+    spec_.gating = Gating::kSoftmaxOfSelected;
+}
 
 /// A group's score is its best expert's (DeepSeek-V2), with a bias the sum of its two best (V3).
 void Router::limit_to_groups(float* scores) const {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "cadre/base/memory.h"
 #include "cadre/reshape/rank_threshold.h"
 
 namespace cadre::reshape {
@@ -179,7 +180,7 @@ class Sce : public TileKernel {
     for (const double weight : weights_) sum += weight;
     for (double& weight : weights_)
       weight = sum == 0 ? 1.0 / static_cast<double>(models_) : weight / sum;
-    parts_ = {};
+    release(parts_);
   }
 
   void compute(const Tile& tile) const override {

@@ -2,6 +2,8 @@
 
 #include <limits>
 
+#include "cadre/base/memory.h"
+
 namespace cadre::reshape {
 namespace {
 
@@ -55,6 +57,7 @@ void RankThreshold::end(int pass, int64_t k) {
     threshold_ = std::numeric_limits<uint32_t>::max();
     keep_equals_ = 0;
     ties_ = false;
+    release(counts_);
     return;
   }
   if (pass == 0) {
@@ -63,7 +66,7 @@ void RankThreshold::end(int pass, int64_t k) {
     threshold_ |= static_cast<uint32_t>(bucket_of(k_, above_));
     keep_equals_ = k_ - above_;
     ties_ = counts_[threshold_ & 0xffffu] > keep_equals_;
-    counts_ = {};
+    release(counts_);
   } else {
     int64_t sum = 0;
     for (int64_t& tile : before_) {

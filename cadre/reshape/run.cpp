@@ -24,14 +24,23 @@ using Clock = std::chrono::steady_clock;
 
 constexpr const char* kRecordFile = "reshape.json";
 
+/// The program, its libraries and what threads need in any case.
+constexpr int64_t kProgramBytes = int64_t{24} << 20;
+/// Of every mapped input some pages around those in use stay for a while.
+constexpr int64_t kWindowBytes = int64_t{2} << 20;
+
+int64_t fixed_bytes(std::span<const CheckpointPtr> inputs) {
+  return kProgramBytes + static_cast<int64_t>(inputs.size()) * kWindowBytes;
+}
+
 int threads_within(const Plan& plan, std::span<const CheckpointPtr> inputs, int64_t budget) {
-  const int64_t one = peak_bytes(plan, inputs, 1);
+  const int64_t one = process_bytes(plan, inputs, 1);
   if (one > budget)
     throw UsageError("this plan needs {} of memory, the budget is {}; raise --memory",
                      format_bytes(static_cast<uint64_t>(one)),
                      format_bytes(static_cast<uint64_t>(budget)));
   int threads = 1;
-  while (threads < num_threads() && peak_bytes(plan, inputs, threads + 1) <= budget) ++threads;
+  while (threads < num_threads() && process_bytes(plan, inputs, threads + 1) <= budget) ++threads;
   return threads;
 }
 
@@ -132,7 +141,7 @@ class Runner {
 
   /// As many neighbours as threads and budget allow at once.
   size_t group_end(size_t begin) const {
-    int64_t room = options_.budget_bytes;
+    int64_t room = options_.budget_bytes - fixed_bytes(inputs_);
     size_t end = begin;
     while (end < plan_.steps.size() && end - begin < static_cast<size_t>(threads_) &&
            is_whole(plan_.steps[end]) && !output_.finished().contains(static_cast<int64_t>(end))) {
@@ -192,6 +201,10 @@ void copy_side_files(const Plan& plan, std::span<const CheckpointPtr> inputs, co
 
 }  // namespace
 
+int64_t process_bytes(const Plan& plan, std::span<const CheckpointPtr> inputs, int threads) {
+  return fixed_bytes(inputs) + peak_bytes(plan, inputs, threads);
+}
+
 RunReport run(const Plan& plan, std::span<const CheckpointPtr> inputs, const fs::path& folder,
               const RunOptions& options) {
   const auto began = Clock::now();
@@ -207,7 +220,7 @@ RunReport run(const Plan& plan, std::span<const CheckpointPtr> inputs, const fs:
   for (const Step& step : plan.steps)
     for (const TensorInfo& info : step.out) layout.tensors.push_back(info);
 
-  RunReport report = {.peak_bytes = peak_bytes(plan, inputs, threads), .threads = threads};
+  RunReport report = {.peak_bytes = process_bytes(plan, inputs, threads), .threads = threads};
   OutputFolder output(folder, layout);
   Runner(plan, inputs, output, options, threads).run(report);
   copy_side_files(plan, inputs, output.staging());

@@ -15,7 +15,7 @@
 namespace cadre::reshape {
 
 struct RunOptions {
-  int64_t budget_bytes = int64_t{2} << 30;    ///< fewer threads work when they would need more
+  int64_t budget_bytes = int64_t{2} << 30;    ///< of the process: fewer threads work if needed
   int64_t shard_bytes = int64_t{2000000000};  ///< a larger tensor has a shard of its own
   /// Finished steps are made durable and noted at least this often; 0 = each.
   double journal_seconds = 2.0;
@@ -29,10 +29,14 @@ struct RunReport {
   SchemaCounts after;
   int64_t bytes_read = 0, bytes_written = 0;
   int64_t steps_resumed = 0;  ///< done by an earlier run
-  int64_t peak_bytes = 0;     ///< planned
+  int64_t peak_bytes = 0;     ///< planned, of the process
   int threads = 0;            ///< that the budget allowed
   double seconds = 0;
 };
+
+/// What the whole process takes at its largest when `threads` work: program and libraries, the
+/// window of every mapped input, and the plan's own peak_bytes().
+int64_t process_bytes(const Plan& plan, std::span<const CheckpointPtr> inputs, int threads);
 
 /// Throws UsageError: a budget that one thread's tiles exceed, a plan that does not fit its inputs,
 /// `folder` that is an input, NaN or infinite weights (names the tensor); IoError: too little disk

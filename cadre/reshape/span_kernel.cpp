@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "cadre/base/error.h"
+#include "cadre/base/memory.h"
 
 namespace cadre::reshape {
 namespace {
@@ -25,7 +26,7 @@ class SpanKernel : public TileKernel {
       sum.elements += parts_[i].elements;
       for (size_t j = 0; j < sum.products.size(); ++j) sum.products[j] += parts_[i].products[j];
     }
-    parts_ = {};
+    release(parts_);
     coefficients_ = options_.coefficients(sum);
   }
 

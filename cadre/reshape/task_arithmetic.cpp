@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cadre/base/error.h"
+#include "cadre/base/memory.h"
 #include "cadre/base/random.h"
 #include "cadre/base/text.h"
 #include "cadre/reshape/rank_threshold.h"
@@ -77,7 +78,7 @@ class Thinning {
     constexpr double kTiny = 1e-7;
     Norms sum;
     for (const Norms& part : parts_) combine(sum, part, options_.rescale);
-    parts_ = {};
+    release(parts_);
     if (options_.rescale == Rescale::kL2) sum = {std::sqrt(sum.before), std::sqrt(sum.after)};
     scale_ = sum.before < kTiny || sum.after < kTiny ? 1 : sum.before / sum.after;
   }
