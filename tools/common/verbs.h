@@ -21,6 +21,7 @@ inline constexpr std::array kVerbs = {
     Verb{"generate", "continue a prompt"},
     Verb{"inspect", "show a checkpoint's architecture, parameters and tensors"},
     Verb{"run", "continue a prompt or chat, within the memory you give"},
+    Verb{"compose", "put several models behind one router, from labelled prompts"},
     Verb{"bench", "measure how fast a model reads and writes here"},
     Verb{"plan", "show what a model needs and what a memory budget gives it"},
     Verb{"pack", "store a GGUF model so that its experts are read without repacking"},

@@ -1,4 +1,4 @@
-#include "cadre/reshape/category_router.h"
+#include "cadre/ensemble/category_router.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@
 #include "cadre/base/error.h"
 #include "cadre/base/random.h"
 
-namespace cadre::reshape {
+namespace cadre::ensemble {
 namespace {
 
 /// FNV-1a over the bytes, with a last mix so that low bits depend on all of them.
@@ -68,16 +68,32 @@ double dot(const SparseFeatures& a, const SparseFeatures& b) {
   return sum;
 }
 
+CategoryRouter::CategoryRouter(Fitted fitted) : fitted_(std::move(fitted)) {
+  const NgramOptions& n = fitted_.ngrams;
+  const bool sizes = n.features > 0 && n.features <= UINT32_MAX && n.shortest > 0 &&
+                     n.longest >= n.shortest && fitted_.categories > 0 &&
+                     fitted_.bias.size() == static_cast<size_t>(fitted_.categories) &&
+                     fitted_.weights.size() == static_cast<size_t>(n.features * fitted_.categories);
+  if (!sizes) throw UsageError("category router: sizes that do not fit");
+  const auto finite = [](float v) { return std::isfinite(v); };
+  if (!std::all_of(fitted_.weights.begin(), fitted_.weights.end(), finite) ||
+      !std::all_of(fitted_.bias.begin(), fitted_.bias.end(), finite) ||
+      !(fitted_.temperature > 0) || !std::isfinite(fitted_.temperature) ||
+      std::isnan(fitted_.threshold)) {
+    throw UsageError("category router: numbers that are not finite");
+  }
+}
+
 CategoryRouter::CategoryRouter(std::span<const std::string> texts,
                                std::span<const int64_t> categories,
                                const CategoryTraining& training)
-    : ngrams_(training.ngrams), threshold_(std::numeric_limits<double>::infinity()) {
+    : fitted_{.ngrams = training.ngrams} {
   check_labels(texts, categories);
-  categories_ = 1 + *std::max_element(categories.begin(), categories.end());
-  weights_.assign(static_cast<size_t>(ngrams_.features * categories_), 0.0F);
-  bias_.assign(categories_, 0.0F);
+  fitted_.categories = 1 + *std::max_element(categories.begin(), categories.end());
+  fitted_.weights.assign(static_cast<size_t>(fitted_.ngrams.features * fitted_.categories), 0.0F);
+  fitted_.bias.assign(fitted_.categories, 0.0F);
   std::vector<SparseFeatures> features;
-  for (const std::string& text : texts) features.push_back(ngram_features(text, ngrams_));
+  for (const std::string& text : texts) features.push_back(ngram_features(text, fitted_.ngrams));
 
   const auto steps = static_cast<double>(training.epochs) * static_cast<double>(texts.size());
   double step = 0;
@@ -90,10 +106,11 @@ CategoryRouter::CategoryRouter(std::span<const std::string> texts,
       const double lr = training.lr * (1 - step++ / steps);
       auto p = softmax(logits(features[i]));
       p[categories[i]] -= 1;
-      for (int64_t c = 0; c < categories_; ++c) bias_[c] -= static_cast<float>(lr * p[c]);
+      for (int64_t c = 0; c < fitted_.categories; ++c)
+        fitted_.bias[c] -= static_cast<float>(lr * p[c]);
       for (const auto& [id, value] : features[i]) {
-        float* row = &weights_[id * categories_];
-        for (int64_t c = 0; c < categories_; ++c) {
+        float* row = &fitted_.weights[id * fitted_.categories];
+        for (int64_t c = 0; c < fitted_.categories; ++c) {
           row[c] -= static_cast<float>(lr * (p[c] * value + training.decay * row[c]));
         }
       }
@@ -102,10 +119,10 @@ CategoryRouter::CategoryRouter(std::span<const std::string> texts,
 }
 
 std::vector<double> CategoryRouter::logits(const SparseFeatures& features) const {
-  std::vector<double> sums(bias_.begin(), bias_.end());
+  std::vector<double> sums(fitted_.bias.begin(), fitted_.bias.end());
   for (const auto& [id, value] : features) {
-    const float* row = &weights_[id * categories_];
-    for (int64_t c = 0; c < categories_; ++c) sums[c] += static_cast<double>(value) * row[c];
+    const float* row = &fitted_.weights[id * fitted_.categories];
+    for (int64_t c = 0; c < fitted_.categories; ++c) sums[c] += static_cast<double>(value) * row[c];
   }
   return sums;
 }
@@ -113,45 +130,54 @@ std::vector<double> CategoryRouter::logits(const SparseFeatures& features) const
 std::vector<double> CategoryRouter::softmax(std::vector<double> logits) const {
   const double largest = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
-  for (double& x : logits) sum += x = std::exp((x - largest) / temperature_);
+  for (double& x : logits) sum += x = std::exp((x - largest) / fitted_.temperature);
   for (double& x : logits) x /= sum;
   return logits;
 }
 
 std::vector<double> CategoryRouter::probabilities(std::string_view text) const {
-  return softmax(logits(ngram_features(text, ngrams_)));
+  return softmax(logits(ngram_features(text, fitted_.ngrams)));
 }
 
 void CategoryRouter::calibrate(std::span<const std::string> texts,
                                std::span<const int64_t> categories, double sure_share) {
   check_labels(texts, categories);
-  if (*std::max_element(categories.begin(), categories.end()) >= categories_) {
+  if (*std::max_element(categories.begin(), categories.end()) >= fitted_.categories) {
     throw UsageError("category router: a category that was not trained");
   }
   std::vector<std::vector<double>> all;
-  for (const std::string& text : texts) all.push_back(logits(ngram_features(text, ngrams_)));
+  for (const std::string& text : texts) all.push_back(logits(ngram_features(text, fitted_.ngrams)));
+  // Platt's smoothed targets (1999): were all texts classified right, plain cross entropy would
+  // fall as long as the temperature does.
+  const double missed = 1 / (static_cast<double>(texts.size()) + 2);
+  const double share = missed / static_cast<double>(std::max<int64_t>(1, fitted_.categories - 1));
   double best = std::numeric_limits<double>::infinity(), chosen = 1;
   for (double t = 0.05; t < 20; t *= 1.1) {
-    temperature_ = t;
+    fitted_.temperature = t;
     double loss = 0;
     for (size_t i = 0; i < all.size(); ++i) {
-      loss -= std::log(std::max(softmax(all[i])[categories[i]], 1e-300));
+      const auto p = softmax(all[i]);
+      for (int64_t c = 0; c < fitted_.categories; ++c) {
+        const double target = c == categories[i] ? 1 - missed : share;
+        loss -= target * std::log(std::max(p[c], 1e-300));
+      }
     }
     if (loss < best) std::tie(best, chosen) = std::pair(loss, t);
   }
-  temperature_ = chosen;
+  fitted_.temperature = chosen;
   std::vector<double> entropies;
   for (const auto& row : all) entropies.push_back(entropy_of(softmax(row)));
   std::sort(entropies.begin(), entropies.end());
   const double place = std::clamp(sure_share, 0.0, 1.0) * static_cast<double>(entropies.size() - 1);
-  threshold_ = entropies[static_cast<size_t>(std::ceil(place))];
+  fitted_.threshold = entropies[static_cast<size_t>(std::ceil(place))];
 }
 
 CategoryRouter::Answer CategoryRouter::route(std::string_view text) const {
   const auto p = probabilities(text);
-  Answer answer{.category = std::max_element(p.begin(), p.end()) - p.begin(),
-                .entropy = entropy_of(p)};
-  if (answer.entropy > threshold_) answer.confidence = Answer::Confidence::kUnsure;
+  const auto likeliest = std::max_element(p.begin(), p.end());
+  Answer answer{
+      .category = likeliest - p.begin(), .probability = *likeliest, .entropy = entropy_of(p)};
+  if (answer.entropy > fitted_.threshold) answer.confidence = Answer::Confidence::kUnsure;
   return answer;
 }
 
@@ -171,4 +197,4 @@ double NearestTexts::distance(std::string_view text, int64_t k) const {
   return 1 - std::accumulate(cosines.begin(), cosines.begin() + k, 0.0) / static_cast<double>(k);
 }
 
-}  // namespace cadre::reshape
+}  // namespace cadre::ensemble

@@ -8,13 +8,14 @@
 /// embedding; byte n-grams need none.
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-namespace cadre::reshape {
+namespace cadre::ensemble {
 
 /// Non-zero features (index, value), rising by index, of unit length; empty for an empty text.
 using SparseFeatures = std::vector<std::pair<uint32_t, float>>;
@@ -37,26 +38,39 @@ struct CategoryTraining {
 
 class CategoryRouter {
  public:
+  /// What training left, to be stored.
+  struct Fitted {
+    NgramOptions ngrams;
+    int64_t categories = 0;
+    std::vector<float> weights;  ///< [features, categories]
+    std::vector<float> bias;     ///< [categories]
+    double temperature = 1;
+    double threshold = std::numeric_limits<double>::infinity();
+  };
+  /// Throws UsageError for sizes that do not fit and numbers that are not finite.
+  explicit CategoryRouter(Fitted fitted);
   /// Multinomial logistic regression by stochastic gradients. Categories are numbered from 0.
   /// Throws UsageError for no texts, labels that do not fit, a category below 0.
   CategoryRouter(std::span<const std::string> texts, std::span<const int64_t> categories,
                  const CategoryTraining& training = {});
 
-  int64_t categories() const { return categories_; }
+  const Fitted& fitted() const { return fitted_; }
+  int64_t categories() const { return fitted_.categories; }
   /// Softmax over categories at the temperature.
   std::vector<double> probabilities(std::string_view text) const;
 
-  /// Fits the temperature to texts that were not trained on (least cross entropy), and the
-  /// threshold of entropy in nats so that this share of them is taken as sure. Without it nothing
-  /// is unsure.
+  /// Fits the temperature to texts that were not trained on (least cross entropy with Platt's
+  /// smoothed targets), and the threshold of entropy in nats so that this share of them is taken as
+  /// sure. Without it nothing is unsure.
   void calibrate(std::span<const std::string> texts, std::span<const int64_t> categories,
                  double sure_share = 0.95);
-  double temperature() const { return temperature_; }
-  double threshold() const { return threshold_; }
-  void set_threshold(double entropy) { threshold_ = entropy; }
+  double temperature() const { return fitted_.temperature; }
+  double threshold() const { return fitted_.threshold; }
+  void set_threshold(double entropy) { fitted_.threshold = entropy; }
 
   struct Answer {
     int64_t category = 0;  ///< the most probable
+    double probability = 0;
     double entropy = 0;
     enum class Confidence { kSure, kUnsure } confidence = Confidence::kSure;
   };
@@ -66,12 +80,7 @@ class CategoryRouter {
   std::vector<double> logits(const SparseFeatures& features) const;
   std::vector<double> softmax(std::vector<double> logits) const;
 
-  NgramOptions ngrams_;
-  int64_t categories_ = 0;
-  std::vector<float> weights_;  ///< [features, categories]
-  std::vector<float> bias_;     ///< [categories]
-  double temperature_ = 1;
-  double threshold_;
+  Fitted fitted_;
 };
 
 /// How far a text is from what is known: the mean cosine distance to its k nearest of a list, which
@@ -87,4 +96,4 @@ class NearestTexts {
   std::vector<SparseFeatures> texts_;
 };
 
-}  // namespace cadre::reshape
+}  // namespace cadre::ensemble

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace cadre::reshape {
+namespace cadre::ensemble {
 
 struct ModelMapProblem {
   int64_t categories = 0;      ///< C
@@ -39,4 +39,4 @@ struct ModelMap {
 /// the budget covers every category (says what the cheapest costs).
 ModelMap best_model_map(const ModelMapProblem& problem);
 
-}  // namespace cadre::reshape
+}  // namespace cadre::ensemble

@@ -1,4 +1,4 @@
-#include "cadre/reshape/model_map.h"
+#include "cadre/ensemble/model_map.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,7 @@
 
 #include "cadre/base/error.h"
 
-namespace cadre::reshape {
+namespace cadre::ensemble {
 namespace {
 
 constexpr int64_t kMostModels = 20;
@@ -114,4 +114,4 @@ ModelMap best_model_map(const ModelMapProblem& problem) {
   return Search(problem).best();
 }
 
-}  // namespace cadre::reshape
+}  // namespace cadre::ensemble

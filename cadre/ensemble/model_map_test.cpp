@@ -1,4 +1,4 @@
-#include "cadre/reshape/model_map.h"
+#include "cadre/ensemble/model_map.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@
 #include "cadre/base/error.h"
 #include "cadre/base/random.h"
 
-namespace cadre::reshape {
+namespace cadre::ensemble {
 namespace {
 
 using testing::ElementsAre;
@@ -136,4 +136,4 @@ TEST(ModelMap, RefusesTablesThatDoNotFit) {
 }
 
 }  // namespace
-}  // namespace cadre::reshape
+}  // namespace cadre::ensemble
