@@ -75,6 +75,7 @@ TEST(Yaml, RefusesWhatCouldHarm) {
   EXPECT_THAT(parse("a: 1\na: 2\n"), throws("stands twice"));
   EXPECT_THAT(parse("a: &x 1\nb: *x\n"), throws("aliases"));
   EXPECT_THAT(parse("a: [1, 2\nb: 3"), throws("x.yaml:"));
+  EXPECT_THAT(parse(std::string(100, '[') + std::string(100, ']')), throws("nested too deeply"));
   EXPECT_THAT(parse(std::string(100, '[')), throws("x.yaml:"));
   EXPECT_THAT(parse(std::string(1000000, '[')), throws("nested too deeply"));
   EXPECT_THAT(parse("[1]: 2"), throws("keys must be texts"));
