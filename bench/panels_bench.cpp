@@ -146,7 +146,7 @@ void expert(benchmark::State& state) {
   const auto type = static_cast<BlockType>(state.range(0));
   const int64_t tokens = state.range(1), inner_width = 768;
   const std::vector<std::byte> gate(panel_bytes(type, inner_width, kColumns), std::byte{0x19});
-  const std::vector<std::byte> up = gate;
+  const std::vector<std::byte> up(gate.size(), std::byte{0x19});
   const std::vector<std::byte> down(panel_bytes(type, kColumns, inner_width), std::byte{0x19});
   const PanelExpert e = {.gate = {type, inner_width, kColumns, gate.data()},
                          .up = {type, inner_width, kColumns, up.data()},
