@@ -21,6 +21,8 @@ extern "C" {
 #define CADRE_API
 #endif
 
+/* NOLINTBEGIN(modernize-use-using): C reads this, too. */
+
 typedef struct cadre_model cadre_model;
 typedef struct cadre_session cadre_session;
 
@@ -86,6 +88,8 @@ typedef int (*cadre_on_text)(const char* text, void* user);
 CADRE_API int64_t cadre_generate(cadre_model* model, const char* prompt,
                                  const cadre_generate_options* options, cadre_on_text on_text,
                                  void* user);
+
+/* NOLINTEND(modernize-use-using) */
 
 #ifdef __cplusplus
 }
