@@ -7,6 +7,7 @@
 //   --context 4096  default: prompt and tokens
 //   --repeat 1      prefill and decode so often; seconds are medians
 //   --mmap          map the file instead of reading it
+//   --live          a line on stderr as each token comes
 //
 // {"threads", "context", "prompt": [ids], "tokens": [ids], "load_seconds", "prefill_seconds",
 //  "decode_seconds", "prefill_tokens_per_second", "decode_tokens_per_second"}
@@ -28,6 +29,7 @@ const { values: options, positionals } = parseArgs({
     context: { type: "string" },
     repeat: { type: "string", default: "1" },
     mmap: { type: "boolean", default: false },
+    live: { type: "boolean", default: false },
     verbose: { type: "boolean", default: false },
   },
 });
@@ -57,6 +59,7 @@ async function generate(sequence, prompt, count) {
   for await (const token of sequence.evaluate(prompt, { temperature: 0, yieldEogToken: true })) {
     if (tokens.length === 0) first = seconds();
     tokens.push(token);
+    if (options.live) console.error(`token ${tokens.length}`);
     if (tokens.length >= count) break;
   }
   return { tokens, prefill: first - begin, decode: seconds() - first };
