@@ -8,12 +8,14 @@
 //   --shares 0.5,0.25             memory limits, as shares of the file
 //   --limit-tokens 32             tokens to decode within a limit
 //   --limit-seconds 100           what llama.cpp gets for them
+//   --settings plain,mmap         how llama.cpp gets the file: read or mapped; the best counts
+//   --attempts 1                  runs that others disturb are repeated up to so often
 //   --wrap "nice -n -5"           put before every command
+//   --in-memory 50                cadre's decode speed in memory, when only limits are measured
 //   --json FILE                   everything as JSON
 //
-// llama.cpp runs with and without mapping the file, the better of both counts. Its times are taken
-// inside the process (without node's start), cadre's start to first token is the whole process.
-// Runs that other processes disturb are repeated; "others" is how many cores those kept busy.
+// llama.cpp's times are taken inside the process (without node's start), cadre's start to first
+// token is the whole process. "others" is how many cores other processes kept busy meanwhile.
 
 import { statSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus } from "node:os";
@@ -34,7 +36,10 @@ const { values: options, positionals } = parseArgs({
     shares: { type: "string", default: "0.5,0.25" },
     "limit-tokens": { type: "string", default: "32" },
     "limit-seconds": { type: "string", default: "100" },
+    settings: { type: "string", default: "plain,mmap" },
+    attempts: { type: "string", default: "1" },
     wrap: { type: "string", default: "" },
+    "in-memory": { type: "string" },
     json: { type: "string" },
   },
 });
@@ -45,7 +50,8 @@ if (positionals.length !== 1) {
 
 const model = resolve(positionals[0]);
 const { threads } = options;
-const kSettings = [[], ["--mmap"]];
+const kSettings = options.settings.split(",").map((name) => (name === "mmap" ? ["--mmap"] : []));
+const attempts = Number(options.attempts);
 const kText = "Once upon a time";
 const kLimitPrompt = "16";
 
@@ -64,6 +70,7 @@ const cadre_bench = (prompt_tokens, tokens, ...more) => [
   options.cadre, "bench", model, "--json", "--repeat", "1", "--threads", threads,
   "--prompt-tokens", prompt_tokens, "--tokens", tokens, ...more,
 ];
+const plan_command = (...more) => [options.cadre, "plan", model, "--json", ...more];
 const in_file_cache = () => run(["dd", `if=${model}`, "of=/dev/null", "bs=1M"]);
 const out_of_file_cache = () => run(["dd", `of=${model}`, "oflag=nocache", "conv=notrunc,fdatasync", "count=0"]);
 
@@ -77,17 +84,20 @@ function compare(what, cadre, llama, ratio, target) {
 async function measure_memory() {
   const cadre = [];
   const llama = kSettings.map(() => []);
+  const bandwidths = [];
   for (let round = 0; round < Number(options.rounds); ++round) {
     log(`memory, round ${round + 1} of ${options.rounds}`);
-    cadre.push(await run_json(cadre_bench(options["prompt-tokens"], options.tokens)));
+    cadre.push(await run_json(cadre_bench(options["prompt-tokens"], options.tokens), { attempts }));
+    bandwidths.push((await run_json(plan_command())).bandwidth.memory);
     for (const [i, setting] of kSettings.entries()) {
       const { prompt, tokens, ...figures } = await run_json(
         llama_command("--prompt-length", options["prompt-tokens"], "--tokens", options.tokens, ...setting),
+        { attempts },
       );
       llama[i].push(figures);
     }
   }
-  const result = { cadre, llama };
+  const result = { cadre, llama, bandwidths };
   for (const [what, target] of [["decode", 1.8], ["prefill", 3]]) {
     const key = `${what}_tokens_per_second`;
     const ours = median_of(cadre, key);
@@ -104,13 +114,13 @@ async function measure_start() {
   const llama = kSettings.map(() => []);
   for (let round = 0; round < Number(options.rounds); ++round) {
     log(`start, round ${round + 1} of ${options.rounds}`);
-    await in_file_cache();
-    const ours = await run_undisturbed([
-      options.cadre, "run", model, kText, "--tokens", "1", "--temperature", "0", "--threads", threads,
-    ]);
+    const ours = await run_undisturbed(
+      [options.cadre, "run", model, kText, "--tokens", "1", "--temperature", "0", "--threads", threads],
+      { attempts },
+    );
     cadre.push(ours.first ?? ours.seconds);
     for (const [i, setting] of kSettings.entries()) {
-      const theirs = await run_json(llama_command("--text", kText, "--tokens", "1", ...setting));
+      const theirs = await run_json(llama_command("--text", kText, "--tokens", "1", ...setting), { attempts });
       llama[i].push(theirs.load_seconds + theirs.prefill_seconds);
     }
   }
@@ -136,7 +146,7 @@ async function limited_llama(group) {
 // One limit: what the disk allows follows from the hit rate that was measured beside it.
 async function measure_limit(share, in_memory) {
   const bytes = Math.floor((statSync(model).size * share) / 4096) * 4096;
-  const plan = await run_json([options.cadre, "plan", model, "--memory", String(bytes), "--json"]);
+  const plan = await run_json(plan_command("--memory", String(bytes)));
   const cadre = [];
   let llama = null;
   const group = memory_group(bytes);
@@ -145,7 +155,7 @@ async function measure_limit(share, in_memory) {
       log(`limit ${share}, round ${round + 1} of ${options.rounds}`);
       await out_of_file_cache();
       cadre.push(
-        await run_json(cadre_bench(kLimitPrompt, options["limit-tokens"], "--memory", String(bytes)), { group, attempts: 1 }),
+        await run_json(cadre_bench(kLimitPrompt, options["limit-tokens"], "--memory", String(bytes)), { group }),
       );
       if (round > 0) continue;
       await out_of_file_cache();
@@ -155,7 +165,7 @@ async function measure_limit(share, in_memory) {
     group.remove();
   }
   const hit_rate = median_of(cadre, "decode_hit_rate");
-  const disk = (await run_json([options.cadre, "plan", model, "--memory", String(bytes), "--json"])).bandwidth.disk;
+  const disk = (await run_json(plan_command("--memory", String(bytes)))).bandwidth.disk;
   const bandwidth = Math.max(disk, plan.bandwidth.disk);
   const read_per_token = (1 - hit_rate) * plan.experts.cycle * plan.experts.expert_bytes;
   const bound = Math.min(in_memory, bandwidth / read_per_token);
@@ -169,12 +179,12 @@ async function measure_limit(share, in_memory) {
   return { share, bytes, hit_rate, disk_bandwidth: bandwidth, read_per_token, bound, cadre, llama };
 }
 
-async function measure_limits(memory) {
-  if (memory === undefined) throw new Error("--parts limits needs memory, too: the bound is made of its decode speed");
+async function measure_limits(in_memory) {
+  if (!(in_memory > 0)) throw new Error("--parts limits needs memory, too, or --in-memory: the bound is made of it");
   const results = [];
   for (const share of options.shares.split(",").map(Number)) {
     try {
-      results.push(await measure_limit(share, memory.decode_tokens_per_second.cadre));
+      results.push(await measure_limit(share, in_memory));
     } catch (error) {
       if (error.syscall === undefined) throw error;
       log(`skipped: no control group with a memory limit can be made here (${error.message})`);
@@ -200,24 +210,26 @@ function print_table() {
 
 wrap(options.wrap.split(" ").filter(Boolean));
 const parts = options.parts.split(",");
-const { bandwidth, ...plan } = await run_json([options.cadre, "plan", model, "--json"]);
 const result = {
   model,
   date: new Date().toISOString(),
   processor: cpus()[0].model,
   threads: Number(threads),
-  bandwidth,
 };
 await in_file_cache();
 if (parts.includes("memory")) {
   result.memory = await measure_memory();
+  const plan = await run_json(plan_command());
   const bytes = plan.trunk + plan.experts.cycle * plan.experts.expert_bytes;
-  const bound = bandwidth.memory / bytes;
+  const bound = median(result.memory.bandwidths) / bytes;
   const ours = result.memory.decode_tokens_per_second.cadre;
-  compare(`decode, of the read bandwidth's ${bound.toFixed(1)}`, ours, null, ours / bound, 0.85);
+  compare(`decode, of the ${bound.toFixed(1)} that reading the weights allows`, ours, null, ours / bound, 0.85);
 }
 if (parts.includes("start")) result.start = await measure_start();
-if (parts.includes("limits")) result.limits = await measure_limits(result.memory);
+if (parts.includes("limits")) {
+  const in_memory = result.memory?.decode_tokens_per_second.cadre ?? Number(options["in-memory"]);
+  result.limits = await measure_limits(in_memory);
+}
 const busy = [...JSON.stringify(result).matchAll(/"others":([\d.]+)/g)].map((found) => Number(found[1]));
 if (Math.max(...busy) > 0.1) log(`disturbed: other processes kept up to ${Math.max(...busy).toFixed(1)} cores busy`);
 result.table = rows;

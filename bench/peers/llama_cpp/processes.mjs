@@ -51,7 +51,7 @@ export function run(command, { limit = 600, group = null } = {}) {
 
 // As run(), for a program that must succeed. While others use more than a tenth of a core it is
 // repeated, `attempts` times at most, and the least disturbed run counts.
-export async function run_undisturbed(command, { attempts = 3, ...options } = {}) {
+export async function run_undisturbed(command, { attempts = 1, ...options } = {}) {
   let best = null;
   for (let i = 0; i < attempts && !(best?.others <= kCalm); ++i) {
     const result = await run(command, options);
