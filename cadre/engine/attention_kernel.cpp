@@ -4,6 +4,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cadre/engine/attention_kernel.cpp"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 //
@@ -26,9 +27,16 @@ HWY_INLINE hn::VFromD<D> load_bf16(D d, const uint16_t* from) {
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, from))));
 }
 
-/// s[r][t] for all 64 tokens of the page.
+/// Fetches `count` numbers ahead of their use: a page's parts are too short for the hardware to see
+/// them coming.
+HWY_INLINE void fetch(const uint16_t* at, int64_t count) {
+  constexpr int64_t kLine = 64 / sizeof(uint16_t);
+  for (int64_t i = 0; i < count; i += kLine) hwy::Prefetch(at + i);
+}
+
+/// s[r][t] for all 64 tokens of the page. `values` (or null) are fetched meanwhile.
 template <int kRows>
-HWY_INLINE void scores(const AttentionPage& page, const AttentionRow* rows,
+HWY_INLINE void scores(const AttentionPage& page, const AttentionRow* rows, const uint16_t* values,
                        float (*s)[kPageTokens]) {
   const Tag d;
   const auto width = static_cast<int64_t>(hn::Lanes(d));
@@ -39,6 +47,9 @@ HWY_INLINE void scores(const AttentionPage& page, const AttentionRow* rows,
     }
     for (int64_t c = 0; c < page.key_width; ++c) {
       const uint16_t* keys = page.keys + c * kPageTokens + tile;
+      if (values != nullptr && tile == 0 && c < page.value_width) {
+        fetch(values + c * kPageTokens, kPageTokens);
+      }
       hn::VFromD<Tag> k[kVectors];
       for (int v = 0; v < kVectors; ++v) k[v] = load_bf16(d, keys + v * width);
       for (int r = 0; r < kRows; ++r) {
@@ -94,10 +105,12 @@ HWY_INLINE float weigh(AttentionRow& row, float* s) {
   return shrink;
 }
 
-/// o = o c + p V over tokens [first, last), for columns [at, at + kVecs vectors).
+/// o = o c + p V over tokens [first, last), for columns [at, at + kVecs vectors). `next_keys` (or
+/// null) are fetched meanwhile.
 template <int kRows, int kVecs, class D>
 HWY_INLINE void weighted_values(D d, const AttentionPage& page, AttentionRow* rows,
-                                const float (*p)[kPageTokens], const float* shrink, int64_t at) {
+                                const float (*p)[kPageTokens], const float* shrink, int64_t at,
+                                const uint16_t* next_keys) {
   const auto width = static_cast<int64_t>(hn::Lanes(d));
   hn::VFromD<D> acc[kRows][kVecs];
   for (int r = 0; r < kRows; ++r) {
@@ -107,6 +120,7 @@ HWY_INLINE void weighted_values(D d, const AttentionPage& page, AttentionRow* ro
   }
   for (int64_t t = rows[0].first; t < rows[0].last; ++t) {
     const uint16_t* values = page.values + t * page.value_width + at;
+    if (next_keys != nullptr) fetch(next_keys + t * page.value_width + at, kVecs * width);
     for (int v = 0; v < kVecs; ++v) {
       const auto x = load_bf16(d, values + v * width);
       for (int r = 0; r < kRows; ++r) {
@@ -119,27 +133,30 @@ HWY_INLINE void weighted_values(D d, const AttentionPage& page, AttentionRow* ro
   }
 }
 
-/// kRows rows that see the same tokens.
+/// kRows rows that see the same tokens; the `first` ones of a page fetch what is read next.
 template <int kRows>
-void attend_rows(const AttentionPage& page, AttentionRow* rows) {
+void attend_rows(const AttentionPage& page, AttentionRow* rows, bool first) {
   HWY_ALIGN float s[kRows][kPageTokens];
   float shrink[kRows];
-  scores<kRows>(page, rows, s);
+  const uint16_t* next_keys = first ? page.next_keys : nullptr;
+  scores<kRows>(page, rows, first ? page.values : nullptr, s);
   for (int r = 0; r < kRows; ++r) shrink[r] = weigh(rows[r], s[r]);
   const Tag d;
   const auto width = static_cast<int64_t>(hn::Lanes(d));
   int64_t at = 0;
   for (; at + kVectors * width <= page.value_width; at += kVectors * width) {
-    weighted_values<kRows, kVectors>(d, page, rows, s, shrink, at);
+    weighted_values<kRows, kVectors>(d, page, rows, s, shrink, at, next_keys);
   }
   for (; at + width <= page.value_width; at += width) {
-    weighted_values<kRows, 1>(d, page, rows, s, shrink, at);
+    weighted_values<kRows, 1>(d, page, rows, s, shrink, at, next_keys);
   }
   const hn::CappedTag<float, 1> one;
-  for (; at < page.value_width; ++at) weighted_values<kRows, 1>(one, page, rows, s, shrink, at);
+  for (; at < page.value_width; ++at)
+    weighted_values<kRows, 1>(one, page, rows, s, shrink, at, next_keys);
 }
 
 void attend(const AttentionPage& page, AttentionRow* rows, int64_t count) {
+  bool first = true;
   for (int64_t i = 0; i < count;) {
     if (rows[i].first >= rows[i].last) {
       ++i;
@@ -151,9 +168,10 @@ void attend(const AttentionPage& page, AttentionRow* rows, int64_t count) {
       ++same;
     }
     if (same == kMaxRows) {
-      attend_rows<kMaxRows>(page, rows + i);
+      attend_rows<kMaxRows>(page, rows + i, first);
+      first = false;
     } else {
-      for (int64_t r = 0; r < same; ++r) attend_rows<1>(page, rows + i + r);
+      for (int64_t r = 0; r < same; ++r, first = false) attend_rows<1>(page, rows + i + r, first);
     }
     i += same;
   }

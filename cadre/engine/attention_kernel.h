@@ -29,6 +29,7 @@ struct AttentionPage {
   const uint16_t* values;  ///< BF16 [64][value width]
   int64_t key_width, value_width;
   float scale;
+  const uint16_t* next_keys = nullptr;  ///< of the page that comes next: fetched meanwhile
 };
 
 /// Adds the page to each row's state. Rows with first >= last are left as they are.

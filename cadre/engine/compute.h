@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "cadre/base/team.h"
 #include "cadre/engine/activations.h"
@@ -38,16 +39,31 @@ void for_ranges(Team& team, int64_t n, int64_t grain, F f) {
   });
 }
 
-/// f(i) for i in [0, n), handed out one by one: for pieces of work of unequal size.
+/// f(i) for i in [0, n), handed out one by one: for pieces of work of unequal size. Every thread
+/// begins with a share of neighbours in rising order (weights that lie behind each other are
+/// fetched ahead), then helps with the others' shares.
 template <class F>
 void for_each_item(Team& team, int64_t n, F f) {
   if (n == 1 || team.threads() == 1) {
     for (int64_t i = 0; i < n; ++i) f(i);
     return;
   }
-  std::atomic<int64_t> next{0};
-  team.run([&](int) {
-    for (int64_t i = next++; i < n; i = next++) f(i);
+  struct alignas(64) Share {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+  const int threads = team.threads();
+  std::vector<Share> shares(static_cast<size_t>(threads));
+  for (int thread = 0; thread < threads; ++thread) {
+    const Range range = share_of(n, 1, thread, threads);
+    shares[static_cast<size_t>(thread)].next = range.begin;
+    shares[static_cast<size_t>(thread)].end = range.end;
+  }
+  team.run([&](int thread) {
+    for (int i = 0; i < threads; ++i) {
+      Share& share = shares[static_cast<size_t>((thread + i) % threads)];
+      for (int64_t at = share.next++; at < share.end; at = share.next++) f(at);
+    }
   });
 }
 

@@ -176,7 +176,7 @@ HWY_NOINLINE void panel_tile(const std::byte* panel, int64_t columns, const std:
 /// One panel, its weights and the inputs of all tokens.
 struct PanelTask {
   const std::byte* panel;
-  const std::byte* end;  ///< of the caller's panels: nothing beyond is worth fetching
+  const std::byte* end;  ///< of the matrix: what follows the caller's part comes next, as a rule
   const QuantizedActivations& x;
   int64_t rows;  ///< of the panel that are there
   PanelOutput output;
@@ -231,7 +231,7 @@ template <BlockType kType>
 void all_panels(const PanelMatrix& weights, const QuantizedActivations& x, const PanelPart& part,
                 const PanelOutput& output) {
   const int64_t stride = panel_stride(kType, weights.columns);
-  const std::byte* end = weights.data + part.last_panel * stride;
+  const std::byte* end = weights.data + (weights.rows + kPanelRows - 1) / kPanelRows * stride;
   for (int64_t panel = part.first_panel; panel < part.last_panel; ++panel) {
     PanelOutput here = output;
     here.out += (panel - part.first_panel) * kPanelRows;
