@@ -62,6 +62,11 @@ const median = (list) => {
 };
 const median_of = (runs, key) => median(runs.map((one) => one[key]));
 const log = (text) => console.error(text);
+const log_run = (who, { load_seconds, prefill_tokens_per_second, decode_tokens_per_second, others }) =>
+  log(
+    `  ${who}: loaded in ${load_seconds.toFixed(2)} s, prefill ${prefill_tokens_per_second.toFixed(1)}, ` +
+      `decode ${decode_tokens_per_second.toFixed(2)} tokens/s, others ${others.toFixed(2)}`,
+  );
 
 const llama_command = (...more) => [
   process.execPath, join(dirname(fileURLToPath(import.meta.url)), "generate.mjs"), model, "--threads", threads, ...more,
@@ -88,6 +93,7 @@ async function measure_memory() {
   for (let round = 0; round < Number(options.rounds); ++round) {
     log(`memory, round ${round + 1} of ${options.rounds}`);
     cadre.push(await run_json(cadre_bench(options["prompt-tokens"], options.tokens), { attempts }));
+    log_run("cadre", cadre.at(-1));
     bandwidths.push((await run_json(plan_command())).bandwidth.memory);
     for (const [i, setting] of kSettings.entries()) {
       const { prompt, tokens, ...figures } = await run_json(
@@ -95,6 +101,7 @@ async function measure_memory() {
         { attempts },
       );
       llama[i].push(figures);
+      log_run(`llama.cpp ${setting}`, figures);
     }
   }
   const result = { cadre, llama, bandwidths };
@@ -119,9 +126,11 @@ async function measure_start() {
       { attempts },
     );
     cadre.push(ours.first ?? ours.seconds);
+    log(`  cadre: ${cadre.at(-1).toFixed(2)} s, others ${ours.others.toFixed(2)}`);
     for (const [i, setting] of kSettings.entries()) {
       const theirs = await run_json(llama_command("--text", kText, "--tokens", "1", ...setting), { attempts });
       llama[i].push(theirs.load_seconds + theirs.prefill_seconds);
+      log(`  llama.cpp ${setting}: ${llama[i].at(-1).toFixed(2)} s, others ${theirs.others.toFixed(2)}`);
     }
   }
   const ours = median(cadre);
@@ -139,7 +148,7 @@ async function limited_llama(group) {
   );
   const tokens = (result.stderr.match(/^token /gm) ?? []).length;
   if (result.code === 0) return { tokens, tokens_per_second: JSON.parse(result.stdout).decode_tokens_per_second };
-  const how = result.timed_out ? `stopped after ${limit} s` : result.code === 137 ? "killed by the kernel" : `exit code ${result.code}`;
+  const how = result.timed_out ? `stopped after ${limit} s` : result.code === null || result.code === 137 ? "killed by the kernel" : `exit code ${result.code}`;
   return { tokens, tokens_per_second: tokens / result.seconds, how };
 }
 
@@ -157,6 +166,7 @@ async function measure_limit(share, in_memory) {
       cadre.push(
         await run_json(cadre_bench(kLimitPrompt, options["limit-tokens"], "--memory", String(bytes)), { group }),
       );
+      log_run("cadre", cadre.at(-1));
       if (round > 0) continue;
       await out_of_file_cache();
       llama = await limited_llama(group);
@@ -216,6 +226,10 @@ const result = {
   processor: cpus()[0].model,
   threads: Number(threads),
 };
+function save() {
+  if (options.json) writeFileSync(options.json, `${JSON.stringify({ ...result, table: rows }, null, 2)}\n`);
+}
+
 await in_file_cache();
 if (parts.includes("memory")) {
   result.memory = await measure_memory();
@@ -225,13 +239,14 @@ if (parts.includes("memory")) {
   const ours = result.memory.decode_tokens_per_second.cadre;
   compare(`decode, of the ${bound.toFixed(1)} that reading the weights allows`, ours, null, ours / bound, 0.85);
 }
+save();
 if (parts.includes("start")) result.start = await measure_start();
+save();
 if (parts.includes("limits")) {
   const in_memory = result.memory?.decode_tokens_per_second.cadre ?? Number(options["in-memory"]);
   result.limits = await measure_limits(in_memory);
 }
 const busy = [...JSON.stringify(result).matchAll(/"others":([\d.]+)/g)].map((found) => Number(found[1]));
 if (Math.max(...busy) > 0.1) log(`disturbed: other processes kept up to ${Math.max(...busy).toFixed(1)} cores busy`);
-result.table = rows;
+save();
 print_table();
-if (options.json) writeFileSync(options.json, `${JSON.stringify(result, null, 2)}\n`);
