@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <iostream>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -10,6 +11,7 @@
 #include "cadre/base/terminal.h"
 #include "cadre/base/timer.h"
 #include "cadre/base/units.h"
+#include "cadre/engine/route_recorder.h"
 #include "cadre/engine/text_frame.h"
 #include "tools/common/engine_options.h"
 #include "tools/common/json_text.h"
@@ -21,8 +23,7 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
   EngineOptions engine;
-  std::string text;
-  int64_t window = 512;
+  std::string text, trace;
   bool json = false;
 };
 
@@ -53,6 +54,9 @@ int run(int argc, char** argv) {
   add_routing_options(line, options.engine.routing, "--top-p,--expert-top-p");
   line.add("text", "--text", options.text, "File to predict; - = standard input")->required();
   line.add_flag(kOutputGroup, "--json", options.json, "Print JSON");
+  line.add(kOutputGroup, "--trace", options.trace,
+           "Record which experts each token was given, each window as a sequence (for cadre "
+           "train-predictor)");
   if (const auto done = line.parse(argc, argv)) return *done;
 
   const std::string text = read_text(options.text);
@@ -60,6 +64,8 @@ int run(int argc, char** argv) {
   const Tokenizer& tokenizer = model->tokenizer();
   const std::vector<TokenId> tokens =
       engine::read_text_frame(options.engine.model, tokenizer).encode(tokenizer, text);
+  std::optional<engine::RouteRecorder> recorder;
+  if (!options.trace.empty()) recorder.emplace(model);
   engine::EngineSequences sequences(model);
   const bool live = is_terminal(stderr);
   const auto show = [&](double done, double so_far) {
@@ -72,6 +78,7 @@ int run(int argc, char** argv) {
       sequences, tokens, {.context = context_of(options.engine, model->spec()), .progress = show});
   const double seconds = watch.seconds();
   if (live) clear_live_line(stderr);
+  if (recorder) engine::write_trace(recorder->trace(), options.trace);
   print_line(stderr, fmt::format("{} tokens in {} {}", tokens.size(), format_duration(seconds),
                                  describe(result.experts)));
   if (options.json) {

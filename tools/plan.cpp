@@ -13,7 +13,7 @@
 #include "cadre/engine/memory_plan.h"
 #include "cadre/engine/open_experts.h"
 #include "cadre/engine/pack.h"
-#include "tools/common/command_line.h"
+#include "tools/common/engine_options.h"
 #include "tools/common/json_text.h"
 
 namespace {
@@ -23,7 +23,7 @@ using namespace cadre::engine;
 
 struct Options {
   std::filesystem::path model, trace;
-  std::string memory;
+  std::string memory, kv_type = "bf16";
   int64_t context = 0;
   bool json = false;
 };
@@ -90,6 +90,7 @@ int run(int argc, char** argv) {
            "group have free, less a margin");
   line.add(kModelGroup, "--context", options.context,
            "Tokens of keys and values; 0 = the model's, at most 4096");
+  add_kv_type(line, kModelGroup, options.kv_type);
   line.add(kModelGroup, "--trace", options.trace, "Routes of this model to forecast hits from");
   line.add_flag(kOutputGroup, "--json", options.json, "Print JSON");
   if (const auto done = line.parse(argc, argv)) return *done;
@@ -104,6 +105,7 @@ int run(int argc, char** argv) {
                                        : static_cast<int64_t>(parse_bytes(options.memory)),
       .context =
           options.context > 0 ? options.context : std::min<int64_t>(source->spec().context, 4096),
+      .kv_type = kv_type_named(options.kv_type),
       .trace = trace ? &*trace : nullptr};
   request.bandwidths = measure_bandwidths(files, physical_cores());
   const MemoryPlan plan = plan_memory(*source, files, request, packed_type);

@@ -8,6 +8,7 @@
 #include "cadre/base/main.h"
 #include "cadre/base/plot.h"
 #include "cadre/base/units.h"
+#include "cadre/engine/forecast_replay.h"
 #include "cadre/engine/replay.h"
 #include "tools/common/command_line.h"
 #include "tools/common/json_text.h"
@@ -18,7 +19,8 @@ using namespace cadre;
 using namespace cadre::engine;
 
 struct Options {
-  std::filesystem::path trace, svg;
+  std::filesystem::path trace, svg, predictor;
+  double reads_per_layer = 1;
   std::string capacities = "0.5c,0.95c,2c,4c,6c";
   int64_t warm_up = 0;
   bool prompt = false, json = false;
@@ -50,7 +52,8 @@ std::vector<int64_t> parse_capacities(const RouteTrace& trace, const std::string
   return capacities;
 }
 
-nlohmann::ordered_json cells_json(const RouteTrace& trace, const std::vector<ReplayCell>& cells) {
+nlohmann::ordered_json cells_json(const RouteTrace& trace, const std::vector<ReplayCell>& cells,
+                                  const std::vector<ForecastCell>& ahead) {
   nlohmann::ordered_json json = {{"model", trace.model},     {"layers", trace.layers},
                                  {"experts", trace.experts}, {"used", trace.used},
                                  {"tokens", trace.size()},   {"cells", nlohmann::json::array()}};
@@ -61,7 +64,22 @@ nlohmann::ordered_json cells_json(const RouteTrace& trace, const std::vector<Rep
                              {"requests", cell.requests},
                              {"hits", cell.hits},
                              {"hit_rate", cell.hit_rate()}});
+  for (const ForecastCell& cell : ahead)
+    json["read_ahead"].push_back({{"policy", cell.policy},
+                                  {"forecast", cell.forecast},
+                                  {"capacity", cell.capacity},
+                                  {"hit_rate", cell.hit_rate()},
+                                  {"reads", cell.reads},
+                                  {"unused", cell.unused},
+                                  {"waiting", cell.stall}});
   return json;
+}
+
+void print_ahead(const Options& options, const std::vector<ForecastCell>& cells) {
+  std::cout << fmt::format(
+      "\nWith reading ahead, {} reads in the time of a layer; waiting is in layers a pass:\n\n",
+      options.reads_per_layer);
+  std::cout << forecast_table(cells).str();
 }
 
 void print_table(const RouteTrace& trace, const std::vector<ReplayCell>& cells) {
@@ -86,6 +104,11 @@ int run(int argc, char** argv) {
   line.add("trace", "--warm-up", options.warm_up, "First passes that fill the cache, not counted");
   line.add_flag("trace", "--prompt", options.prompt,
                 "Replay the prompt's tokens one by one first, not counted");
+  line.add("forecast", "--predictor-file", options.predictor,
+           "Also replay with reading ahead by this path predictor (cadre train-predictor)");
+  line.add("forecast", "--reads-per-layer", options.reads_per_layer,
+           "Experts that can be read while a layer computes")
+      ->check(CLI::PositiveNumber);
   line.add_flag(kOutputGroup, "--json", options.json, "Print JSON");
   line.add(kOutputGroup, "--svg", options.svg, "Picture to write (.svg or .png)");
   if (const auto done = line.parse(argc, argv)) return *done;
@@ -98,12 +121,19 @@ int run(int argc, char** argv) {
     replay.warm_up += all.size() - trace.size();
     trace = token_by_token(all);
   }
-  const auto cells = replay_all(trace, parse_capacities(trace, options.capacities), replay);
+  const auto capacities = parse_capacities(trace, options.capacities);
+  const auto cells = replay_all(trace, capacities, replay);
+  std::vector<ForecastCell> ahead;
+  if (!options.predictor.empty())
+    ahead =
+        compare_forecasts(trace, path_forecasts(options.prompt ? trace : all, options.predictor),
+                          capacities, options.reads_per_layer);
   if (!options.svg.empty()) write_plot(replay_chart(cells, trace.model), options.svg);
   if (options.json)
-    std::cout << pretty(cells_json(trace, cells)) << '\n';
+    std::cout << pretty(cells_json(trace, cells, ahead)) << '\n';
   else
     print_table(trace, cells);
+  if (!options.json && !ahead.empty()) print_ahead(options, ahead);
   return 0;
 }
 

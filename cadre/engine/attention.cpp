@@ -84,13 +84,10 @@ class LayerAttention {
     const int64_t end = std::min((chunk + 1) * pages, block.last_position() / kPageTokens + 1);
     for (int64_t page = chunk * pages; page < end; ++page) {
       set_ranges(block, page, rows);
-      KvPage* stored = block.span->cache->page(layer_, page);
+      const KvPage* stored = block.span->cache->page(layer_, page);
       if (stored == nullptr) continue;  // behind the window of all rows
-      KvPage* next = page + 1 < end ? block.span->cache->page(layer_, page + 1) : nullptr;
-      attend_page({stored->keys(spec_, block.key_head), stored->values(spec_, block.key_head),
-                   key_width_, value_width_, spec_.attention_scale,
-                   next == nullptr ? nullptr : next->keys(spec_, block.key_head)},
-                  rows.data(), static_cast<int64_t>(rows.size()));
+      const KvPage* next = page + 1 < end ? block.span->cache->page(layer_, page + 1) : nullptr;
+      stored->attend(block.key_head, rows.data(), static_cast<int64_t>(rows.size()), next);
     }
     for (size_t r = 0; r < rows.size(); ++r) {
       state.most[r] = rows[r].most;

@@ -21,22 +21,46 @@ constexpr int64_t kMaxRows = 4;  ///< that share one pass over the page
 using Tag = hn::CappedTag<float, kSumLanes>;
 
 template <class D>
-HWY_INLINE hn::VFromD<D> load_bf16(D d, const uint16_t* from) {
+HWY_INLINE hn::VFromD<D> load_stored(D d, const uint16_t* from) {
   const hn::Rebind<uint16_t, D> d16;
   const hn::RebindToUnsigned<D> d32;
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, from))));
 }
+template <class D>
+HWY_INLINE hn::VFromD<D> load_stored(D d, const int8_t* from) {
+  const hn::Rebind<int8_t, D> d8;
+  const hn::RebindToSigned<D> d32;
+  return hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, from)));
+}
+
+/// x *= scales, of all tokens.
+HWY_INLINE void scale_tokens(const float* scales, float* x) {
+  const Tag d;
+  const auto width = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t t = 0; t < kPageTokens; t += width) {
+    hn::Store(hn::Mul(hn::Load(d, x + t), hn::LoadU(d, scales + t)), d, x + t);
+  }
+}
+HWY_INLINE void scale_scores(const AttentionPage&, float*) {}
+HWY_INLINE void scale_weights(const AttentionPage&, float*) {}
+HWY_INLINE void scale_scores(const Q8AttentionPage& page, float* s) {
+  scale_tokens(page.key_scales, s);
+}
+HWY_INLINE void scale_weights(const Q8AttentionPage& page, float* p) {
+  scale_tokens(page.value_scales, p);
+}
 
 /// Fetches `count` numbers ahead of their use: a page's parts are too short for the hardware to see
 /// them coming.
-HWY_INLINE void fetch(const uint16_t* at, int64_t count) {
-  constexpr int64_t kLine = 64 / sizeof(uint16_t);
+template <class T>
+HWY_INLINE void fetch(const T* at, int64_t count) {
+  constexpr int64_t kLine = 64 / sizeof(T);
   for (int64_t i = 0; i < count; i += kLine) hwy::Prefetch(at + i);
 }
 
 /// s[r][t] for all 64 tokens of the page. `values` (or null) are fetched meanwhile.
-template <int kRows>
-HWY_INLINE void scores(const AttentionPage& page, const AttentionRow* rows, const uint16_t* values,
+template <int kRows, class Page>
+HWY_INLINE void scores(const Page& page, const AttentionRow* rows, decltype(Page::values) values,
                        float (*s)[kPageTokens]) {
   const Tag d;
   const auto width = static_cast<int64_t>(hn::Lanes(d));
@@ -46,12 +70,12 @@ HWY_INLINE void scores(const AttentionPage& page, const AttentionRow* rows, cons
       for (int v = 0; v < kVectors; ++v) acc[r][v] = hn::Zero(d);
     }
     for (int64_t c = 0; c < page.key_width; ++c) {
-      const uint16_t* keys = page.keys + c * kPageTokens + tile;
+      const auto* keys = page.keys + c * kPageTokens + tile;
       if (values != nullptr && tile == 0 && c < page.value_width) {
         fetch(values + c * kPageTokens, kPageTokens);
       }
       hn::VFromD<Tag> k[kVectors];
-      for (int v = 0; v < kVectors; ++v) k[v] = load_bf16(d, keys + v * width);
+      for (int v = 0; v < kVectors; ++v) k[v] = load_stored(d, keys + v * width);
       for (int r = 0; r < kRows; ++r) {
         const auto q = hn::Set(d, rows[r].q[c]);
         for (int v = 0; v < kVectors; ++v) acc[r][v] = hn::MulAdd(q, k[v], acc[r][v]);
@@ -107,10 +131,10 @@ HWY_INLINE float weigh(AttentionRow& row, float* s) {
 
 /// o = o c + p V over tokens [first, last), for columns [at, at + kVecs vectors). `next_keys` (or
 /// null) are fetched meanwhile.
-template <int kRows, int kVecs, class D>
-HWY_INLINE void weighted_values(D d, const AttentionPage& page, AttentionRow* rows,
+template <int kRows, int kVecs, class D, class Page>
+HWY_INLINE void weighted_values(D d, const Page& page, AttentionRow* rows,
                                 const float (*p)[kPageTokens], const float* shrink, int64_t at,
-                                const uint16_t* next_keys) {
+                                decltype(Page::keys) next_keys) {
   const auto width = static_cast<int64_t>(hn::Lanes(d));
   hn::VFromD<D> acc[kRows][kVecs];
   for (int r = 0; r < kRows; ++r) {
@@ -119,10 +143,10 @@ HWY_INLINE void weighted_values(D d, const AttentionPage& page, AttentionRow* ro
     }
   }
   for (int64_t t = rows[0].first; t < rows[0].last; ++t) {
-    const uint16_t* values = page.values + t * page.value_width + at;
+    const auto* values = page.values + t * page.value_width + at;
     if (next_keys != nullptr) fetch(next_keys + t * page.value_width + at, kVecs * width);
     for (int v = 0; v < kVecs; ++v) {
-      const auto x = load_bf16(d, values + v * width);
+      const auto x = load_stored(d, values + v * width);
       for (int r = 0; r < kRows; ++r) {
         acc[r][v] = hn::MulAdd(hn::Set(d, p[r][t]), x, acc[r][v]);
       }
@@ -134,13 +158,17 @@ HWY_INLINE void weighted_values(D d, const AttentionPage& page, AttentionRow* ro
 }
 
 /// kRows rows that see the same tokens; the `first` ones of a page fetch what is read next.
-template <int kRows>
-void attend_rows(const AttentionPage& page, AttentionRow* rows, bool first) {
+template <int kRows, class Page>
+void attend_rows(const Page& page, AttentionRow* rows, bool first) {
   HWY_ALIGN float s[kRows][kPageTokens];
   float shrink[kRows];
-  const uint16_t* next_keys = first ? page.next_keys : nullptr;
+  const auto next_keys = first ? page.next_keys : nullptr;
   scores<kRows>(page, rows, first ? page.values : nullptr, s);
-  for (int r = 0; r < kRows; ++r) shrink[r] = weigh(rows[r], s[r]);
+  for (int r = 0; r < kRows; ++r) {
+    scale_scores(page, s[r]);
+    shrink[r] = weigh(rows[r], s[r]);
+    scale_weights(page, s[r]);
+  }
   const Tag d;
   const auto width = static_cast<int64_t>(hn::Lanes(d));
   int64_t at = 0;
@@ -155,7 +183,8 @@ void attend_rows(const AttentionPage& page, AttentionRow* rows, bool first) {
     weighted_values<kRows, 1>(one, page, rows, s, shrink, at, next_keys);
 }
 
-void attend(const AttentionPage& page, AttentionRow* rows, int64_t count) {
+template <class Page>
+void attend(const Page& page, AttentionRow* rows, int64_t count) {
   bool first = true;
   for (int64_t i = 0; i < count;) {
     if (rows[i].first >= rows[i].last) {
@@ -175,6 +204,13 @@ void attend(const AttentionPage& page, AttentionRow* rows, int64_t count) {
     }
     i += same;
   }
+}
+
+void attend_bf16(const AttentionPage& page, AttentionRow* rows, int64_t count) {
+  attend(page, rows, count);
+}
+void attend_q8(const Q8AttentionPage& page, AttentionRow* rows, int64_t count) {
+  attend(page, rows, count);
 }
 
 void merge(const AttentionState& later, int64_t width, AttentionState& state) {
@@ -209,12 +245,16 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace cadre::engine {
 
-HWY_EXPORT(attend);
+HWY_EXPORT(attend_bf16);
+HWY_EXPORT(attend_q8);
 HWY_EXPORT(merge);
 HWY_EXPORT(finish);
 
 void attend_page(const AttentionPage& page, AttentionRow* rows, int64_t count) {
-  HWY_DYNAMIC_DISPATCH(attend)(page, rows, count);
+  HWY_DYNAMIC_DISPATCH(attend_bf16)(page, rows, count);
+}
+void attend_page(const Q8AttentionPage& page, AttentionRow* rows, int64_t count) {
+  HWY_DYNAMIC_DISPATCH(attend_q8)(page, rows, count);
 }
 void merge_attention(const AttentionState& later, int64_t width, AttentionState& state) {
   HWY_DYNAMIC_DISPATCH(merge)(later, width, state);

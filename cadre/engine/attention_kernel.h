@@ -5,7 +5,9 @@
 ///   s[t] = scale * (chain of fma over d of q[d] k[d][t]);  m' = max(m, s[first..last))
 ///   p[t] = e^(s[t] - m');  c = e^(m - m');  l = l c + (16-lane sum of p)
 ///   o[d] = (o[d] c) + chain of fma over t of p[t] v[t][d]
-/// Keys lie transposed in their page so that lanes are tokens, and no lane is summed across.
+/// Keys lie transposed in their page so that lanes are tokens, and no lane is summed across. Of
+/// 8-bit keys and values the scores are multiplied by the key's scale after that of attention, and
+/// p[t] by the value's scale where o is summed.
 
 #include <cstdint>
 #include <limits>
@@ -32,8 +34,20 @@ struct AttentionPage {
   const uint16_t* next_keys = nullptr;  ///< of the page that comes next: fetched meanwhile
 };
 
+/// The same in 8 bits: a value is its integer times its token's scale.
+struct Q8AttentionPage {
+  const int8_t* keys;         ///< [key width][64]
+  const int8_t* values;       ///< [64][value width]
+  const float* key_scales;    ///< [64]
+  const float* value_scales;  ///< [64]
+  int64_t key_width, value_width;
+  float scale;
+  const int8_t* next_keys = nullptr;  ///< as above
+};
+
 /// Adds the page to each row's state. Rows with first >= last are left as they are.
 void attend_page(const AttentionPage& page, AttentionRow* rows, int64_t count);
+void attend_page(const Q8AttentionPage& page, AttentionRow* rows, int64_t count);
 
 /// Merges the state (most, sum, values [width]) of a later chunk into an earlier one.
 struct AttentionState {

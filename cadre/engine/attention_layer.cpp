@@ -78,8 +78,7 @@ void AttentionLayer::prepare_plain(int64_t layer, const LayerWeights& weights, c
   KvPage* page =
       batch.slice_of[static_cast<size_t>(row)]->cache->page(layer, position / kPageTokens);
   for (int64_t h = 0; h < spec_.kv_heads; ++h) {
-    to_bf16(k + h * width, width, kPageTokens, page->keys(spec_, h) + slot);
-    to_bf16(v + h * value_width, value_width, 1, page->values(spec_, h) + slot * value_width);
+    page->store(h, slot, k + h * width, v + h * value_width);
   }
 }
 
@@ -137,8 +136,7 @@ void AttentionLayer::cache_latent(int64_t layer, const LatentWeights& weights, c
   const int64_t position = batch.position(row), slot = position % kPageTokens;
   KvPage* page =
       batch.slice_of[static_cast<size_t>(row)]->cache->page(layer, position / kPageTokens);
-  to_bf16(latent, width, kPageTokens, page->keys(spec_, 0) + slot);
-  to_bf16(latent, rank, 1, page->values(spec_, 0) + slot * rank);
+  page->store(0, slot, latent, latent);
 }
 
 /// q's part without positions becomes a query of latents; the rotated part is copied behind it.

@@ -206,11 +206,12 @@ double typical_hit_rate(double cycles, double cycles_of_all) {
 MemoryPlan plan_memory(const TensorSource& source, const ExpertFiles& files,
                        const PlanRequest& request, const PackedType& packed_type) {
   const ModelSpec& spec = source.spec();
-  MemoryPlan plan = {.budget = request.memory,
-                     .process = kProcessBytes,
-                     .trunk = trunk_bytes(source, packed_type),
-                     .keys_values = request.context * KvCache::bytes_per_token(spec),
-                     .activations = activation_bytes(spec, request.pass_tokens)};
+  MemoryPlan plan = {
+      .budget = request.memory,
+      .process = kProcessBytes,
+      .trunk = trunk_bytes(source, packed_type),
+      .keys_values = request.context * KvCache::bytes_per_token(spec, request.kv_type),
+      .activations = activation_bytes(spec, request.pass_tokens)};
   const int64_t fixed = plan.total();
   plan.least = plan.resident = fixed;
   double expert_traffic = 0;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "cadre/engine/expert_files.h"
+#include "cadre/engine/kv_type.h"
 #include "cadre/engine/streaming_provider.h"
 #include "cadre/engine/tensor_source.h"
 #include "cadre/engine/trace.h"
@@ -26,8 +27,9 @@ struct Bandwidths {
 Bandwidths measure_bandwidths(const ExpertFiles& files, int threads);
 
 struct PlanRequest {
-  int64_t memory = 0;         ///< budget of the whole process
-  int64_t context = 4096;     ///< tokens of keys and values
+  int64_t memory = 0;      ///< budget of the whole process
+  int64_t context = 4096;  ///< tokens of keys and values
+  KvType kv_type = KvType::kBf16;
   int64_t pass_tokens = 512;  ///< most tokens a forward pass takes at once
   Bandwidths bandwidths = {};
   const RouteTrace* trace = nullptr;  ///< routes of this model to forecast hits from

@@ -44,6 +44,16 @@ TEST_F(MemoryPlanTest, TheLeastIsEnoughAndOneByteLessIsNot) {
   EXPECT_THROW(plan(least() - 1), UsageError);
 }
 
+TEST_F(MemoryPlanTest, CountsKeysAndValuesAsTheyAreKept) {
+  const MemoryPlan plain = plan(int64_t{1} << 40);
+  const MemoryPlan eight = plan_memory(
+      *source_, files_, {.memory = int64_t{1} << 40, .context = 128, .kv_type = KvType::kQ8});
+  const ModelSpec& spec = source_->spec();
+  EXPECT_EQ(plain.keys_values, 128 * spec.layers * spec.kv_heads * 4 * spec.key_width);
+  EXPECT_EQ(eight.keys_values, 128 * spec.layers * spec.kv_heads * (2 * spec.key_width + 8));
+  EXPECT_EQ(plain.least - eight.least, plain.keys_values - eight.keys_values);
+}
+
 TEST_F(MemoryPlanTest, MoreMemoryNeverHurtsAndTheBudgetHolds) {
   const int64_t all = plan(int64_t{1} << 40).resident;
   double hits = 0;

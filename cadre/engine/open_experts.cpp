@@ -111,9 +111,12 @@ ExpertPlacement place_experts(const TensorSource& source, const ModelOptions& op
   const PackedType packed_type = packed_types(source, options);
   const ExpertFiles files = open_expert_files(source, packed_type);
   const int64_t budget = options.memory > 0 ? options.memory : default_memory(read_memory_limits());
-  const MemoryPlan plan = plan_memory(
-      source, files, {.memory = budget, .context = context, .pass_tokens = options.prefill},
-      packed_type);
+  const MemoryPlan plan = plan_memory(source, files,
+                                      {.memory = budget,
+                                       .context = context,
+                                       .kv_type = options.kv_type,
+                                       .pass_tokens = options.prefill},
+                                      packed_type);
   if (plan.expert_count == 0) return {};
   const bool fits = budget >= plan.resident;
   if (options.storage == ExpertStorage::kResident) {

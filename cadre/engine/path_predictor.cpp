@@ -8,10 +8,12 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <numeric>
 #include <string>
 
 #include "cadre/base/error.h"
 #include "cadre/formats/safetensors.h"
+#include "cadre/kernels/position_bucket.h"
 
 namespace cadre::engine {
 namespace {
@@ -116,7 +118,7 @@ struct PositionBias {
   int64_t max_distance;
   bool both_ways;
   float at(int64_t relative, int64_t head) const {
-    return table(position_bucket(relative, table.rows(), max_distance, both_ways), head);
+    return table(kernels::position_bucket(relative, table.rows(), max_distance, both_ways), head);
   }
 };
 
@@ -191,22 +193,6 @@ struct Memory {
 };
 
 }  // namespace
-
-int64_t position_bucket(int64_t relative, int64_t buckets, int64_t max_distance, bool both_ways) {
-  int64_t offset = 0;
-  int64_t distance = std::max<int64_t>(0, -relative);
-  if (both_ways) {
-    buckets /= 2;
-    offset = relative > 0 ? buckets : 0;
-    distance = std::abs(relative);
-  }
-  const int64_t exact = buckets / 2;
-  if (distance < exact) return offset + distance;
-  const float share = std::log(static_cast<float>(distance) / static_cast<float>(exact)) /
-                      std::log(static_cast<float>(max_distance) / static_cast<float>(exact));
-  const auto far = exact + static_cast<int64_t>(share * static_cast<float>(buckets - exact));
-  return offset + std::min(far, buckets - 1);
-}
 
 struct PathModel::State {
   explicit State(const Weights& weights)
@@ -328,6 +314,20 @@ std::vector<float> PathModel::forecast(int32_t sequence, int32_t token) {
   }
   const Matrix logits = state_->step(token, memory);
   return {logits.data(), logits.data() + logits.size()};
+}
+
+std::vector<int64_t> likeliest(std::span<const float> logits, int64_t layers, int64_t experts,
+                               int64_t count) {
+  count = std::min(count, experts);
+  std::vector<int64_t> all, ids(static_cast<size_t>(experts));
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    std::iota(ids.begin(), ids.end(), layer * experts);
+    std::partial_sort(ids.begin(), ids.begin() + count, ids.end(), [&](int64_t a, int64_t b) {
+      return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+    });
+    all.insert(all.end(), ids.begin(), ids.begin() + count);
+  }
+  return all;
 }
 
 }  // namespace cadre::engine

@@ -46,7 +46,9 @@ class PathModel {
   std::unique_ptr<State> state_;
 };
 
-/// T5's bucket of a relative position (key minus query), for tests.
-int64_t position_bucket(int64_t relative, int64_t buckets, int64_t max_distance, bool both_ways);
+/// The `count` likeliest experts of each layer, layer * experts + expert, by logits [L, E]; of
+/// equal ones the first.
+std::vector<int64_t> likeliest(std::span<const float> logits, int64_t layers, int64_t experts,
+                               int64_t count);
 
 }  // namespace cadre::engine

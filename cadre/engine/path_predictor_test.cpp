@@ -11,6 +11,7 @@
 #include "cadre/base/random.h"
 #include "cadre/formats/safetensors.h"
 #include "cadre/formats/test_folder.h"
+#include "cadre/kernels/position_bucket.h"
 
 namespace cadre::engine {
 namespace {
@@ -152,7 +153,7 @@ class PlainT5 {
             const std::string name =
                 bias + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight";
             const int64_t bucket =
-                position_bucket(j - i, kBuckets, kMaxDistance, bias == "encoder");
+                kernels::position_bucket(j - i, kBuckets, kMaxDistance, bias == "encoder");
             score += tensors_.at(name).values[bucket * kHeads + head];
           }
           scores.push_back(bias == "decoder" && j > i ? 0 : std::exp(score));
@@ -205,20 +206,6 @@ TEST(PathModel, AFileOfAnotherModelIsRefused) {
   writer.write("x", std::as_bytes(std::span(&one, 1)));
   writer.commit();
   EXPECT_THROW(PathModel(folder / "bad.safetensors", kLayers, kExperts), FormatError);
-}
-
-/// The values of T5's own table for 32 buckets and a distance of 128.
-TEST(PositionBucket, IsT5s) {
-  EXPECT_EQ(position_bucket(0, 32, 128, true), 0);
-  EXPECT_EQ(position_bucket(-7, 32, 128, true), 7);
-  EXPECT_EQ(position_bucket(7, 32, 128, true), 23);
-  EXPECT_EQ(position_bucket(-8, 32, 128, true), 8);
-  EXPECT_EQ(position_bucket(-127, 32, 128, true), 15);
-  EXPECT_EQ(position_bucket(1000, 32, 128, true), 31);
-  EXPECT_EQ(position_bucket(-15, 32, 128, false), 15);
-  EXPECT_EQ(position_bucket(-16, 32, 128, false), 16);
-  EXPECT_EQ(position_bucket(-1000, 32, 128, false), 31);
-  EXPECT_EQ(position_bucket(5, 32, 128, false), 0) << "the future";
 }
 
 }  // namespace

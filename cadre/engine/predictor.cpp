@@ -205,7 +205,10 @@ class RoutingPathPredictor final : public Predictor {
     std::set<int64_t> expected;
     for (size_t i = 0; i < tokens.size(); ++i) {
       paths_.push_back(model_.forecast(sequences[i], tokens[i]));
-      for (const int64_t id : top_of(paths_.back())) expected.insert(id);
+      // The 2 K likeliest of each layer, as the paper serves them.
+      for (const int64_t id :
+           likeliest(paths_.back(), grid_.layers, grid_.experts, 2 * model_.used()))
+        expected.insert(id);
     }
     return {expected.begin(), expected.end()};
   }
@@ -228,20 +231,6 @@ class RoutingPathPredictor final : public Predictor {
     if (options.file.empty())
       throw UsageError("predictor path needs its weights: name the file with --predictor-file");
     return PathModel(options.file, options.grid.layers, options.grid.experts);
-  }
-
-  /// The 2 K likeliest of each layer, as the paper serves them.
-  std::vector<int64_t> top_of(const std::vector<float>& path) const {
-    const int64_t count = std::min(grid_.experts, 2 * model_.used());
-    std::vector<int64_t> ids, top;
-    for (int64_t layer = 0; layer < grid_.layers; ++layer) {
-      ids.clear();
-      for (int64_t e = 0; e < grid_.experts; ++e) ids.push_back(grid_.id(layer, e));
-      std::partial_sort(ids.begin(), ids.begin() + count, ids.end(),
-                        [&](int64_t a, int64_t b) { return path[a] > path[b]; });
-      top.insert(top.end(), ids.begin(), ids.begin() + count);
-    }
-    return top;
   }
 
   ExpertGrid grid_;

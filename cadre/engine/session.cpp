@@ -40,6 +40,7 @@ struct Model::State {
   std::unique_ptr<ExpertProvider> provider;
   std::unique_ptr<Forward> forward;
   int64_t context = 0, prefill = 0;
+  KvType kv_type = KvType::kBf16;
   std::mutex running;
   std::once_flag tokenizer_read;
   std::optional<Tokenizer> tokenizer;
@@ -152,6 +153,7 @@ std::shared_ptr<Model> Model::open(const std::filesystem::path& path, const Mode
                      state->context, spec.context);
   }
   state->prefill = options.prefill;
+  state->kv_type = options.kv_type;
   Packer packer(state->memory, state->team, kept_as(*state->source, options));
   const ExpertPlacement placement = place_experts(*state->source, options, state->context);
   state->weights = load_weights(*state->source, packer, state->context);
@@ -250,8 +252,8 @@ void Model::commit(const Slice& slice) {
 }
 
 Session::Session(std::shared_ptr<Model> model) {
-  const ModelSpec& spec = model->spec();
-  state_ = std::make_unique<State>(State{std::move(model), {}, KvCache(spec)});
+  KvCache cache(model->spec(), model->state_->kv_type);
+  state_ = std::make_unique<State>(State{std::move(model), {}, std::move(cache)});
 }
 Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Session::~Session() = default;

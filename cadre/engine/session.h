@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cadre/engine/expert_provider.h"
+#include "cadre/engine/kv_type.h"
 #include "cadre/engine/model_spec.h"
 #include "cadre/engine/router.h"
 #include "cadre/formats/tokenizer.h"
@@ -29,6 +30,7 @@ struct ModelOptions {
   int64_t context = 0;    ///< tokens of KV cache to plan for; 0 = min(model's, 4096)
   int64_t prefill = 512;  ///< tokens that pass through the layers together: more = experts are read
                           ///< less often, and more memory
+  KvType kv_type = KvType::kBf16;  ///< keys and values of sequences
   ExpertStorage storage = ExpertStorage::kAuto;
   std::string cache_policy = "score";    ///< score, lru, lfu, plec
   std::string predictor = "gate";        ///< gate, coactivation, frequency, previous, path, none

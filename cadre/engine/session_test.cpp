@@ -86,11 +86,25 @@ TEST_P(EveryArchitecture, QuantisedLogitsAreNear) {
   EXPECT_LT(usual_difference(all_logits(*model, session, tokens), plain_logits(tiny, tokens)), 0.2);
 }
 
-TEST_P(EveryArchitecture, BitsDoNotDependOnChunksBatchesOrThreads) {
+TEST_P(EveryArchitecture, EightBitKeysAndValuesAreNear) {
   const TestFolder folder;
   TinyModel tiny = tiny_model(GetParam());
-  const auto model = open(folder, tiny, BlockType::kQ8_0, {.threads = 3, .prefill = 50});
-  const auto single = Model::open(folder / "model.gguf", {.threads = 1});
+  const auto model = open(folder, tiny, BlockType::kF32, {.kv_type = KvType::kQ8});
+  const auto tokens = some_tokens(70, 1);
+  Session session(model);
+  const auto logits = all_logits(*model, session, tokens);
+  EXPECT_LT(usual_difference(logits, plain_logits(tiny, tokens)), 0.05);
+  const auto exact = Model::open(folder / "model.gguf", {.threads = 2});
+  Session other(exact);
+  EXPECT_NE(logits, all_logits(*exact, other, tokens)) << "nothing was rounded";
+}
+
+void expect_bits_of_one_thread(const std::string& architecture, KvType kv_type) {
+  const TestFolder folder;
+  TinyModel tiny = tiny_model(architecture);
+  const auto model =
+      open(folder, tiny, BlockType::kQ8_0, {.threads = 3, .prefill = 50, .kv_type = kv_type});
+  const auto single = Model::open(folder / "model.gguf", {.threads = 1, .kv_type = kv_type});
   const auto tokens = some_tokens(70, 3), other = some_tokens(40, 4);
   Session whole(single);
   const auto expected = all_logits(*single, whole, tokens);
@@ -116,6 +130,11 @@ TEST_P(EveryArchitecture, BitsDoNotDependOnChunksBatchesOrThreads) {
   const std::vector<float> wanted(expected.end() - vocabulary, expected.end());
   EXPECT_EQ(std::vector<float>(last.begin(), last.begin() + vocabulary), wanted);
   EXPECT_EQ(std::vector<float>(last.begin() + vocabulary, last.end()), wanted);
+}
+
+TEST_P(EveryArchitecture, BitsDoNotDependOnChunksBatchesOrThreads) {
+  expect_bits_of_one_thread(GetParam(), KvType::kBf16);
+  expect_bits_of_one_thread(GetParam(), KvType::kQ8);
 }
 
 TEST_P(EveryArchitecture, StreamedExpertsGiveTheSameBits) {

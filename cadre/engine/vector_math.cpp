@@ -1,7 +1,9 @@
 #include "cadre/engine/vector_math.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cadre/engine/vector_math.cpp"
@@ -199,6 +201,19 @@ void to_bf16(const float* x, int64_t n, int64_t stride, uint16_t* y) {
     const uint32_t rounded = nan ? bits | 0x400000U : bits + 0x7fffU + ((bits >> 16) & 1);
     y[i * stride] = static_cast<uint16_t>(rounded >> 16);
   }
+}
+
+float to_q8(const float* x, int64_t n, int64_t stride, int8_t* y) {
+  constexpr float kMost = 127;
+  float most = 0;
+  for (int64_t i = 0; i < n; ++i) most = std::max(most, std::fabs(x[i]));
+  const bool finite = all_finite(x, n);
+  const float inverse = finite && most > 0 ? kMost / most : 0.0F;
+  for (int64_t i = 0; i < n; ++i) {
+    const float scaled = finite ? std::clamp(x[i] * inverse, -kMost, kMost) : 0.0F;
+    y[i * stride] = static_cast<int8_t>(scaled + std::copysign(0.5F, scaled));
+  }
+  return finite ? most / kMost : std::numeric_limits<float>::quiet_NaN();
 }
 
 }  // namespace cadre::engine

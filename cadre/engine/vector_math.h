@@ -36,5 +36,8 @@ void rotate_neighbours(const float* cosine, const float* sine, int64_t n, float*
 
 /// To BF16, ties to even; a NaN stays one.
 void to_bf16(const float* x, int64_t n, int64_t stride, uint16_t* y);
+/// To 8 bits: x = y * scale, rounded half away from zero; returns the scale, max |x| / 127. When a
+/// value is not finite, the scale is NaN.
+float to_q8(const float* x, int64_t n, int64_t stride, int8_t* y);
 
 }  // namespace cadre::engine

@@ -75,6 +75,7 @@ void add_engine_options(CommandLine& line, EngineOptions& options) {
   line.add(kEngineGroup, "--context", options.context,
            "Tokens of a sequence at most; 0 = the model's, but no more than 4096")
       ->check(CLI::NonNegativeNumber);
+  add_kv_type(line, kEngineGroup, options.kv_type);
   line.add(kEngineGroup, "--cache-policy", options.cache_policy,
            "Which experts stay in memory: score, lru, lfu, plec");
   line.add(kEngineGroup, "--predictor", options.predictor,
@@ -83,6 +84,20 @@ void add_engine_options(CommandLine& line, EngineOptions& options) {
            "Weights of the path predictor (cadre train-predictor)");
   line.add(kEngineGroup, "--storage", options.storage, "How experts are read from the disk")
       ->check(CLI::IsMember(storages));
+}
+
+void add_kv_type(CommandLine& line, const std::string& group, std::string& name) {
+  std::vector<std::string> names;
+  for (const auto& [known, type] : engine::kKvTypes) names.emplace_back(known);
+  line.add(group, "--kv-type", name, "What keys and values are kept as; q8 = half the bytes")
+      ->check(CLI::IsMember(names));
+}
+
+engine::KvType kv_type_named(const std::string& name) {
+  for (const auto& [known, type] : engine::kKvTypes) {
+    if (known == name) return type;
+  }
+  throw UsageError("--kv-type '{}' is not known", name);
 }
 
 void add_routing_options(CommandLine& line, engine::RoutingOverrides& routing,
@@ -113,6 +128,7 @@ engine::ModelOptions model_options(const EngineOptions& options, int threads) {
   }
   result.threads = threads;
   result.context = options.context;
+  result.kv_type = kv_type_named(options.kv_type);
   result.storage = kStorages.at(options.storage);
   result.cache_policy = options.cache_policy;
   result.predictor = options.predictor;

@@ -20,6 +20,7 @@ struct EngineOptions {
   std::string model;
   std::string memory, expert_memory;  ///< as typed
   std::string storage = "auto", cache_policy = "score", predictor = "gate", predictor_file;
+  std::string kv_type = "bf16";
   int64_t context = 0;
   engine::RoutingOverrides routing;
 };
@@ -31,6 +32,10 @@ void add_engine_options(CommandLine& line, EngineOptions& options);
 /// second may be called --top-p, too.
 void add_routing_options(CommandLine& line, engine::RoutingOverrides& routing,
                          const std::string& top_p_names = "--expert-top-p");
+
+/// --kv-type and the type of that name.
+void add_kv_type(CommandLine& line, const std::string& group, std::string& name);
+engine::KvType kv_type_named(const std::string& name);
 
 /// What the engine is asked for. "50%" of --expert-memory is of the bytes of all routed experts,
 /// as they lie in memory. Throws UsageError that names the option.

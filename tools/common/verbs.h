@@ -26,6 +26,7 @@ inline constexpr std::array kVerbs = {
     Verb{"plan", "show what a model needs and what a memory budget gives it"},
     Verb{"pack", "store a GGUF model so that its experts are read without repacking"},
     Verb{"replay", "compare cache policies on recorded routes"},
+    Verb{"train-predictor", "train a small network that forecasts a model's routes"},
     Verb{"perplexity", "measure how well a model predicts a text"},
     Verb{"tune", "show what a model's routing knobs cost and save on a text"},
     Verb{"list", "show what can be chosen by name: routers, objectives"},
