@@ -1,7 +1,9 @@
 #include "cadre/engine/checkpoint_source.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -10,6 +12,7 @@
 #include "cadre/engine/architectures.h"
 #include "cadre/engine/fingerprint.h"
 #include "cadre/engine/low_rank_experts.h"
+#include "cadre/engine/panel_memory.h"
 #include "cadre/engine/router_kinds.h"
 #include "cadre/formats/file.h"
 #include "cadre/formats/json.h"
@@ -34,6 +37,8 @@ BlockType block_type_of(DType type, const std::string& name, const std::string& 
   }
 }
 
+constexpr std::string_view kFused = "ffn_gate_up_";
+
 class CheckpointSource : public TensorSource {
  public:
   explicit CheckpointSource(const std::filesystem::path& folder)
@@ -41,12 +46,19 @@ class CheckpointSource : public TensorSource {
     const std::filesystem::path file = folder / "config.json";
     const nlohmann::json json = parse_json(read_file(file), file.string());
     CheckpointConfig config = read_checkpoint_config(json, file.string());
-    spec_ = read_spec(architecture_named(config.architecture, file.string()), config.keys);
+    const Architecture& row = architecture_named(config.architecture, file.string());
+    spec_ = read_spec(row, config.keys);
+    ffn_norm_ = row.ffn_norm;
+    stacks_ = config.stacks;
     read_router(json, file.string(), spec_);
     if (spec_.rope.layout != RopeLayout::kNone) spec_.rope.layout = config.rope;
     spec_.name = std::filesystem::absolute(folder).lexically_normal().filename().string();
     for (const MappedFile& map : reader_.files()) files_.push_back(map.path());
     for (const auto& [name, view] : reader_.tensors()) add(name, view);
+    for (auto& [name, vector] : config.vectors) {
+      const auto size = static_cast<int64_t>(vector.size());
+      add_own(name, std::move(vector), {size});
+    }
     read_expert_forms();
     const SourceTensor& embedding = require("token_embd.weight");
     if (embedding.shape.size() != 2) {
@@ -99,6 +111,8 @@ class CheckpointSource : public TensorSource {
   SourceTensor expert_slice(const std::string& stacked_name, int64_t expert) const override {
     const auto found = experts_.find({stacked_name, stored_expert(stacked_name, expert)});
     if (found != experts_.end()) return found->second;
+    if (auto slice = stacked_slice(stacked_name, stored_expert(stacked_name, expert)))
+      return *slice;
     throw FormatError("{}: the tensor for {}, expert {}, is missing", where(), stacked_name,
                       expert);
   }
@@ -143,8 +157,10 @@ class CheckpointSource : public TensorSource {
         std::all_of(map.begin(), map.end(), inside)) {
       return;
     }
-    throw FormatError("{}: the expert_map of layer {} must name a stored expert for each of {}",
-                      where(), layer, spec_.experts);
+    throw FormatError(
+        "{}: the expert_map of layer {} must name a stored "
+        "expert for each of {}",
+        where(), layer, spec_.experts);
   }
 
   void add(const std::string& name, const TensorView& view) {
@@ -172,8 +188,99 @@ class CheckpointSource : public TensorSource {
     if (expert) {
       experts_.emplace(std::pair(expert->stacked, expert->expert), std::move(tensor));
     } else {
-      tensors_.emplace(known, std::move(tensor));
+      add_known(known, std::move(tensor));
     }
+  }
+
+  /// Tensors that GGUF has in two are parted.
+  void add_known(std::string known, SourceTensor tensor) {
+    const auto at = known.find(".ffn_norm.");
+    if (at != std::string::npos) known.replace(at + 1, 8, ffn_norm_);
+    const bool is_stack = known.ends_with("_exps.weight");
+    const auto fused = known.find(kFused);
+    if (is_stack) check_stack(tensor);
+    if (is_stack || fused == std::string::npos) {
+      tensors_.emplace(known, std::move(tensor));
+      return;
+    }
+    std::string gate = known, up = known;
+    gate.replace(fused, kFused.size(), "ffn_gate_");
+    up.replace(fused, kFused.size(), "ffn_up_");
+    if (tensor.shape.empty())
+      throw FormatError("{}: tensor {} has no rows", where(), quote(tensor.name));
+    if (known.ends_with(".bias")) {
+      part_bias(tensor, gate, up);
+    } else {
+      const int64_t half = tensor.shape.front() / 2;
+      tensors_.emplace(gate, slice_of(tensor, 0, half));
+      tensors_.emplace(up, slice_of(tensor, half, half));
+    }
+  }
+
+  /// Experts' biases [E, 2 inner] of gate and up in turn become two.
+  void part_bias(const SourceTensor& tensor, const std::string& gate, const std::string& up) {
+    const std::vector<float> both = floats_of(tensor);
+    std::array<std::vector<float>, 2> parts;
+    for (size_t i = 0; i < both.size(); ++i) parts[i % 2].push_back(both[i]);
+    std::vector<int64_t> shape = tensor.shape;
+    shape.back() /= 2;
+    add_own(gate, std::move(parts[0]), shape);
+    add_own(up, std::move(parts[1]), shape);
+  }
+
+  /// A tensor that no file holds as it is.
+  void add_own(const std::string& name, std::vector<float> values,
+               const std::vector<int64_t>& shape) {
+    const std::vector<float>& kept = own_.emplace_back(std::move(values));
+    tensors_.emplace(name, SourceTensor{.name = name,
+                                        .type = BlockType::kF32,
+                                        .shape = shape,
+                                        .bytes = std::as_bytes(std::span(kept))});
+  }
+
+  /// A tensor of all experts gets the shape [E, ...].
+  void check_stack(SourceTensor& tensor) const {
+    if (stacks_ == StackForm::kDownTransposed && tensor.shape.size() == 2 && spec_.experts > 0 &&
+        tensor.shape[0] % spec_.experts == 0)
+      tensor.shape = {spec_.experts, tensor.shape[0] / spec_.experts, tensor.shape[1]};
+    if (tensor.shape.size() != 3 || tensor.shape[0] != spec_.experts || tensor.shape[1] < 2 ||
+        tensor.shape[2] < 2)
+      throw FormatError("{}: tensor {} does not hold a matrix of each of {} experts", where(),
+                        quote(tensor.name), spec_.experts);
+  }
+
+  /// An expert's matrix out of a tensor of all experts.
+  std::optional<SourceTensor> stacked_slice(const std::string& stacked_name, int64_t expert) const {
+    const bool down = stacked_name.ends_with("ffn_down_exps.weight");
+    const bool up = stacked_name.ends_with("ffn_up_exps.weight");
+    if (const SourceTensor* stack = find(stacked_name)) {
+      const SourceTensor stored = entry_of(*stack, expert);
+      const bool plain = stacks_ == StackForm::kRows || !down;
+      return plain ? stored : transposed(stored, 0, 1);
+    }
+    const std::string layer = stacked_name.substr(0, stacked_name.find(".ffn_"));
+    const SourceTensor* fused = find(layer + ".ffn_gate_up_exps.weight");
+    if (fused == nullptr || down) return std::nullopt;
+    const SourceTensor both = entry_of(*fused, expert);
+    if (stacks_ == StackForm::kAllTransposed) return transposed(both, up ? 1 : 0, 2);
+    const int64_t half = both.shape[0] / 2;
+    return slice_of(both, up ? half : 0, half);
+  }
+
+  /// The columns first, first + every, ... of [n, m] as the rows of [m / every,
+  /// n].
+  static SourceTensor transposed(const SourceTensor& stored, int64_t first, int64_t every) {
+    SourceTensor matrix = stored;
+    const int64_t n = stored.shape[0], m = stored.shape[1];
+    const int64_t rows = m / every;
+    matrix.shape = {rows, n};
+    matrix.steps = {.row = every, .column = m};
+    const int64_t size = kernels::row_bytes(stored.type, 1);
+    const int64_t last = first + (rows - 1) * every + (n - 1) * m;
+    matrix.bytes = stored.bytes.subspan(static_cast<size_t>(first * size),
+                                        static_cast<size_t>((last + 1 - first) * size));
+    matrix.file_offset += first * size;
+    return matrix;
   }
 
   /// Finds the file whose map holds the bytes.
@@ -193,7 +300,10 @@ class CheckpointSource : public TensorSource {
   std::map<std::string, SourceTensor> tensors_;
   std::map<std::pair<std::string, int64_t>, SourceTensor> experts_;
   std::map<std::pair<std::string, int64_t>, std::vector<int32_t>> integers_;
+  std::deque<std::vector<float>> own_;  ///< what some of tensors_ point to
   ModelSpec spec_;
+  std::string ffn_norm_;
+  StackForm stacks_ = StackForm::kRows;
 };
 
 }  // namespace

@@ -4,10 +4,12 @@
 /// and tensors under GGUF's names.
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cadre/engine/key_values.h"
 #include "cadre/engine/tensor_source.h"
@@ -17,11 +19,20 @@ namespace cadre::engine {
 /// Throws IoError, FormatError.
 std::unique_ptr<TensorSource> open_checkpoint(const std::filesystem::path& folder);
 
+/// How tensors of all experts hold an expert's matrices.
+enum class StackForm {
+  kRows,            ///< [E, rows, columns], gate and up together or apart (granite)
+  kDownTransposed,  ///< [E * inner, hidden] all three (dbrx)
+  kAllTransposed    ///< [E, columns, rows], gate and up row by row in turn (gpt-oss)
+};
+
 /// config.json in GGUF's terms. Throws FormatError that names the key of config.json.
 struct CheckpointConfig {
   std::string architecture;
   RopeLayout rope;
   KeyValues keys;
+  StackForm stacks = StackForm::kRows;
+  std::map<std::string, std::vector<float>> vectors = {};  ///< what GGUF has as tensors
 };
 CheckpointConfig read_checkpoint_config(const nlohmann::json& config, const std::string& where);
 

@@ -27,8 +27,15 @@ MatrixLayout matrix_of(const SourceTensor& slice, const PackedType& packed_type)
                                .rows = slice.shape[0],
                                .columns = slice.shape[1],
                                .offset = 0,
-                               .stored = slice.type};
-  const int64_t bytes = matrix.rows * kernels::row_bytes(matrix.stored, matrix.columns);
+                               .stored = slice.type,
+                               .steps = slice.steps};
+  // Stepped ones reach from their first number to their last.
+  const Steps& steps = matrix.steps;
+  const int64_t bytes =
+      steps.are_plain()
+          ? matrix.rows * kernels::row_bytes(matrix.stored, matrix.columns)
+          : kernels::row_bytes(matrix.stored, (matrix.rows - 1) * steps.row +
+                                                  (matrix.columns - 1) * steps.column + 1);
   if (bytes != static_cast<int64_t>(slice.bytes.size()))
     throw FormatError("{}: an expert's matrix has {} bytes, should have {}", slice.name,
                       slice.bytes.size(), bytes);
@@ -36,7 +43,8 @@ MatrixLayout matrix_of(const SourceTensor& slice, const PackedType& packed_type)
 }
 
 bool alike(const MatrixLayout& a, const MatrixLayout& b) {
-  return a.type == b.type && a.stored == b.stored && a.rows == b.rows && a.columns == b.columns;
+  return a.type == b.type && a.stored == b.stored && a.rows == b.rows && a.columns == b.columns &&
+         a.steps == b.steps;
 }
 
 void add_layer(const TensorSource& source, int64_t layer, const PackedType& packed_type,
@@ -106,7 +114,8 @@ ExpertFiles find_expert_files(const TensorSource& source, const PackedType& pack
 
 void pack_matrix(const MatrixLayout& matrix, const std::byte* rows, std::byte* panels) {
   const int64_t count = (matrix.rows + kernels::kPanelRows - 1) / kernels::kPanelRows;
-  pack_rows({matrix.stored, matrix.rows, matrix.columns, rows}, matrix.type, 0, count, panels);
+  pack_rows({matrix.stored, matrix.rows, matrix.columns, rows, matrix.steps}, matrix.type, 0, count,
+            panels);
 }
 
 }  // namespace cadre::engine

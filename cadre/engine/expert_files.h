@@ -25,6 +25,7 @@ struct MatrixLayout {
   int64_t rows = 0, columns = 0;
   int64_t offset = 0;                                    ///< bytes from the start of the slot
   kernels::BlockType stored = kernels::BlockType::kF32;  ///< in the file (kRows)
+  Steps steps = {};                                      ///< in the file (kRows)
 };
 
 /// One layer's experts, all alike; `bytes` is 0 where the layer has none.

@@ -23,6 +23,19 @@ bool is_float(BlockType type) {
   return type == BlockType::kF32 || type == BlockType::kF16 || type == BlockType::kBF16;
 }
 
+/// Rows [first, first + count), one after the other.
+std::vector<std::byte> gathered(const StoredRows& stored, int64_t first, int64_t count) {
+  const int64_t size = kernels::row_bytes(stored.type, 1);
+  std::vector<std::byte> rows(static_cast<size_t>(count * stored.columns * size));
+  std::byte* to = rows.data();
+  for (int64_t row = first; row < first + count; ++row) {
+    const std::byte* from = stored.blocks + row * stored.steps.row * size;
+    for (int64_t column = 0; column < stored.columns; ++column, to += size)
+      std::memcpy(to, from + column * stored.steps.column * size, static_cast<size_t>(size));
+  }
+  return rows;
+}
+
 }  // namespace
 
 PanelMemory::~PanelMemory() {
@@ -58,6 +71,16 @@ BlockType packed_type(const SourceTensor& matrix, std::optional<BlockType> store
 void pack_rows(const StoredRows& stored, BlockType as, int64_t first, int64_t count,
                std::byte* out) {
   const int64_t columns = stored.columns;
+  if (!stored.steps.are_plain()) {
+    for (int64_t panel = first; panel < first + count; ++panel) {
+      const int64_t row = panel * kernels::kPanelRows;
+      const int64_t rows = std::min(kernels::kPanelRows, stored.rows - row);
+      const std::vector<std::byte> plain = gathered(stored, row, rows);
+      pack_rows({stored.type, rows, columns, plain.data()}, as, 0, 1,
+                out + panel * kernels::panel_stride(as, columns));
+    }
+    return;
+  }
   if (stored.type == as) {
     kernels::pack_panels(as, stored.rows, columns, stored.blocks, first, count, out);
     return;
@@ -77,7 +100,8 @@ void pack_rows(const StoredRows& stored, BlockType as, int64_t first, int64_t co
 }
 
 PanelMatrix Packer::pack(const SourceTensor& matrix) {
-  const StoredRows stored = {matrix.type, matrix.shape[0], matrix.shape[1], matrix.bytes.data()};
+  const StoredRows stored = {matrix.type, matrix.shape[0], matrix.shape[1], matrix.bytes.data(),
+                             matrix.steps};
   const BlockType type = packed_type(matrix);
   std::byte* data = memory_.allocate(kernels::panel_bytes(type, stored.rows, stored.columns));
   const int64_t panels = (stored.rows + kernels::kPanelRows - 1) / kernels::kPanelRows;
@@ -91,9 +115,11 @@ PanelMatrix Packer::pack(const SourceTensor& matrix) {
       const auto end =
           std::min<size_t>(static_cast<size_t>((panel + count) * panel_bytes), matrix.bytes.size());
       const auto begin = static_cast<size_t>(panel * panel_bytes);
-      if (matrix.file >= 0) drop_pages(matrix.bytes.subspan(begin, end - begin));
+      if (matrix.file >= 0 && matrix.steps.are_plain())
+        drop_pages(matrix.bytes.subspan(begin, end - begin));
     }
   });
+  if (matrix.file >= 0 && !matrix.steps.are_plain()) drop_pages(matrix.bytes);
   return {type, stored.rows, stored.columns, data};
 }
 

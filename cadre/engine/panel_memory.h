@@ -47,6 +47,7 @@ struct StoredRows {
   kernels::BlockType type;
   int64_t rows, columns;
   const std::byte* blocks;
+  Steps steps = {};
 };
 void pack_rows(const StoredRows& stored, kernels::BlockType as, int64_t first, int64_t count,
                std::byte* out);

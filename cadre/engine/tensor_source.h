@@ -19,8 +19,17 @@
 
 namespace cadre::engine {
 
-/// Where a tensor's bytes are. Weights are [rows, columns] with columns contiguous; experts'
-/// tensors are [E, rows, columns].
+/// Numbers from a row to the next and from a column to the next; both 0: rows follow each other,
+/// columns contiguous. Otherwise a matrix of floats that is stored transposed, perhaps between the
+/// rows of another (dbrx, gpt-oss).
+struct Steps {
+  int64_t row = 0, column = 0;
+  bool operator==(const Steps&) const = default;
+  bool are_plain() const { return row == 0 && column == 0; }
+};
+
+/// Where a tensor's bytes are. Weights are [rows, columns] with columns contiguous (but for an
+/// expert's matrix with steps); experts' tensors are [E, rows, columns].
 struct SourceTensor {
   std::string name;
   kernels::BlockType type;
@@ -28,6 +37,7 @@ struct SourceTensor {
   std::span<const std::byte> bytes;
   int file = -1;            ///< index into files(), whose map holds the bytes; -1 = other memory
   int64_t file_offset = 0;  ///< of the first byte, for direct reads
+  Steps steps = {};
 };
 
 /// Whether float matrices may be stored in another type while loading: a directory's yes, a file
