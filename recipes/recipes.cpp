@@ -57,6 +57,11 @@ const std::vector<RecipeEntry>& all_recipes() {
        "one student of many teachers, each for its own classes and at its own pace, beats one that "
        "learns from noisy labels",
        knowledge_concentration},
+      {"mc-smoe",
+       "Merge, Then Compress: Demystify Efficient SMoE with Hints from Its Routing Policy (2024)",
+       "half of the experts, merged by how the router uses them after their neurons are aligned, "
+       "do nearly as well as all; plain averages do not",
+       mc_smoe},
   };
   return recipes;
 }

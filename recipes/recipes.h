@@ -26,5 +26,6 @@ Recipe rmoe(const Setting& setting);
 Recipe union_of_experts(const Setting& setting);
 Recipe compeft(const Setting& setting);
 Recipe knowledge_concentration(const Setting& setting);
+Recipe mc_smoe(const Setting& setting);
 
 }  // namespace cadre::recipes
