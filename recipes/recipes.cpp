@@ -62,6 +62,11 @@ const std::vector<RecipeEntry>& all_recipes() {
        "half of the experts, merged by how the router uses them after their neurons are aligned, "
        "do nearly as well as all; plain averages do not",
        mc_smoe},
+      {"factorllm",
+       "FactorLLM: Factorizing Knowledge via Mixture of Experts for Large Language Models (2024)",
+       "a dense layer cut into slices without changing a weight, and a router that the dense layer "
+       "tells which of them to use, keep most of the model with half of the work",
+       factorllm},
   };
   return recipes;
 }

@@ -27,5 +27,6 @@ Recipe union_of_experts(const Setting& setting);
 Recipe compeft(const Setting& setting);
 Recipe knowledge_concentration(const Setting& setting);
 Recipe mc_smoe(const Setting& setting);
+Recipe factorllm(const Setting& setting);
 
 }  // namespace cadre::recipes
