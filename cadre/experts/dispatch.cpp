@@ -2,9 +2,16 @@
 
 #include <vector>
 
+#include "cadre/base/parallel.h"
 #include "cadre/kernels/dispatch.h"
 
 namespace cadre {
+namespace {
+
+/// Fewest pairs worth a thread.
+constexpr int64_t kPairGrain = 8192;
+
+}  // namespace
 
 Dispatch dispatch(const torch::Tensor& token_offsets, const torch::Tensor& expert,
                   int64_t experts) {
@@ -16,14 +23,18 @@ Dispatch dispatch(const torch::Tensor& token_offsets, const torch::Tensor& exper
   kernels::sort_by_expert(expert.data_ptr<int32_t>(), pairs, experts,
                           result.expert_offsets.data_ptr<int64_t>(), order.data());
   int64_t* slot_of_pair = result.slot_of_pair.data_ptr<int64_t>();
-  for (int64_t slot = 0; slot < pairs; ++slot) slot_of_pair[order[slot]] = slot;
+  parallel_for(pairs, kPairGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t slot = begin; slot < end; ++slot) slot_of_pair[order[slot]] = slot;
+  });
   const int64_t* offset = token_offsets.data_ptr<int64_t>();
   int64_t* token_of_slot = result.token_of_slot.data_ptr<int64_t>();
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int64_t pair = offset[t]; pair < offset[t + 1]; ++pair) {
-      token_of_slot[slot_of_pair[pair]] = t;
+  parallel_for(tokens, kPairGrain / 8, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t pair = offset[t]; pair < offset[t + 1]; ++pair) {
+        token_of_slot[slot_of_pair[pair]] = t;
+      }
     }
-  }
+  });
   return result;
 }
 

@@ -13,6 +13,7 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.h, which includes this file once per target.
 #include "cadre/kernels/simd-inl.h"
+#include "hwy/cache_control.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace cadre::kernels::HWY_NAMESPACE {
@@ -29,6 +30,21 @@ void combine_token(const float* x, const int64_t* slot_of_pair, const float* wei
       hn::StoreU(sum, d, y + i);
     });
   }
+}
+
+/// Copies past the caches: what is written is not read soon, and need not be fetched first. y is
+/// aligned to a vector, width a multiple of one.
+void gather_streaming(const float* x, const int64_t* rows, int64_t begin, int64_t end,
+                      int64_t width, float* y) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t slot = begin; slot < end; ++slot) {
+    const float* row = x + rows[slot] * width;
+    for (int64_t i = 0; i < width; i += lanes) {
+      hn::Stream(hn::LoadU(d, row + i), d, y + slot * width + i);
+    }
+  }
+  hwy::FlushStream();
 }
 
 void scale_row(const float* x, float factor, int64_t width, float* y) {
@@ -49,6 +65,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace cadre::kernels {
 namespace {
+
+/// Copies of so many floats do not stay in any cache.
+constexpr int64_t kStreamedFloats = int64_t{1} << 24;
+constexpr int64_t kVectorBytes = 64;
 
 /// Pairs [begin, end) of `chunk`: how many each expert gets, in counts [experts].
 void count_chunk(const int32_t* expert, int64_t begin, int64_t end, int64_t experts,
@@ -79,6 +99,7 @@ void start_slots(int64_t chunks, int64_t experts, int64_t* counts, int64_t* expe
 }  // namespace
 
 HWY_EXPORT(combine_token);
+HWY_EXPORT(gather_streaming);
 HWY_EXPORT(scale_row);
 HWY_EXPORT(dot_row);
 
@@ -103,7 +124,10 @@ void sort_by_expert(const int32_t* expert, int64_t pairs, int64_t experts, int64
 
 void gather_rows(const float* x, const int64_t* rows, int64_t slots, int64_t width, float* y) {
   const size_t bytes = static_cast<size_t>(width) * sizeof(float);
+  const bool aligned = (reinterpret_cast<uintptr_t>(y) | bytes) % kVectorBytes == 0;
+  const bool streams = aligned && slots * width >= kStreamedFloats;
   parallel_for(slots, row_grain(width), [&](int64_t begin, int64_t end) {
+    if (streams) return HWY_DYNAMIC_DISPATCH(gather_streaming)(x, rows, begin, end, width, y);
     for (int64_t slot = begin; slot < end; ++slot) {
       std::memcpy(y + slot * width, x + rows[slot] * width, bytes);
     }

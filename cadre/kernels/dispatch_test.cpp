@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "cadre/base/error.h"
+#include "cadre/kernels/scratch.h"
 #include "cadre/kernels/test_util.h"
 
 namespace cadre::kernels {
@@ -81,6 +82,21 @@ TEST(Rows, GatherCopies) {
     for (int64_t i = 0; i < 5 * width; ++i) {
       ASSERT_EQ(y[i], x[rows[i / width] * width + i % width]);
     }
+  }
+}
+
+TEST(Rows, GatherCopiesMoreThanCachesHold) {
+  constexpr int64_t kWidth = 1024, kSlots = 16384;
+  const Floats x = random_floats(7 * kWidth, 1);
+  std::vector<int64_t> rows(kSlots);
+  for (int64_t slot = 0; slot < kSlots; ++slot) rows[slot] = slot * 5 % 7;
+  Scratch scratch;
+  float* y = scratch.floats(kSlots * kWidth);
+  gather_rows(x.data(), rows.data(), kSlots, kWidth, y);
+  for (int64_t slot = 0; slot < kSlots; ++slot) {
+    ASSERT_TRUE(
+        std::equal(y + slot * kWidth, y + (slot + 1) * kWidth, x.begin() + rows[slot] * kWidth))
+        << slot;
   }
 }
 

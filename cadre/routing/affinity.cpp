@@ -33,6 +33,20 @@ void check_router_sizes(int64_t hidden, int64_t experts) {
   if (experts < 1) throw UsageError("router: {} experts, there must be at least 1", experts);
 }
 
+void check_router_k(int64_t k, int64_t experts) {
+  if (k >= 1 && k <= experts) return;
+  throw UsageError("router: k is {}, must be 1 to {}, the experts", k, experts);
+}
+
+void check_capacity_factor(double factor) {
+  if (factor > 0 && std::isfinite(factor)) return;
+  throw UsageError("router: capacity factor is {}, must be above 0", factor);
+}
+
+torch::Tensor initial_gate(int64_t experts, int64_t hidden, double std) {
+  return torch::empty({experts, hidden}).normal_(0.0, std);
+}
+
 torch::Tensor valid_tokens_of(const RouteInput& input) {
   return input.padding.defined() ? input.padding.logical_not() : torch::Tensor();
 }

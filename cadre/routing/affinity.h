@@ -21,6 +21,15 @@ void check_router_input(const RouteInput& input, int64_t width);
 /// Throws UsageError for a hidden width or a number of experts below 1.
 void check_router_sizes(int64_t hidden, int64_t experts);
 
+/// Throws UsageError for a k of 0 or above the experts.
+void check_router_k(int64_t k, int64_t experts);
+
+/// Throws UsageError for a factor of 0 or below, or not finite.
+void check_capacity_factor(double factor);
+
+/// The gate [E, D] that training begins with, N(0, std^2) from torch's generator.
+torch::Tensor initial_gate(int64_t experts, int64_t hidden, double std);
+
 /// [T] bool, true = not padding; undefined when there is no padding.
 torch::Tensor valid_tokens_of(const RouteInput& input);
 

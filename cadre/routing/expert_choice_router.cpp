@@ -9,15 +9,6 @@
 #include "cadre/routing/router_noise.h"
 
 namespace cadre {
-namespace {
-
-void check_factor(double factor) {
-  if (factor > 0 && std::isfinite(factor)) return;
-  throw UsageError("router: capacity factor is {}, must be above 0", factor);
-}
-
-}  // namespace
-
 int64_t choice_capacity(double factor, int64_t tokens, int64_t experts) {
   const double share = factor * static_cast<double>(tokens) / static_cast<double>(experts);
   if (share >= static_cast<double>(tokens)) return tokens;
@@ -28,17 +19,16 @@ int64_t choice_capacity(double factor, int64_t tokens, int64_t experts) {
 ExpertChoiceRouter::ExpertChoiceRouter(int64_t hidden, int64_t experts, const ExpertChoice& options)
     : options_(options) {
   check_router_sizes(hidden, experts);
-  check_factor(options.capacity_factor);
+  check_capacity_factor(options.capacity_factor);
   if (!(options.noise >= 0)) {
     throw UsageError("router: noise is {}, must not be negative", options.noise);
   }
-  weight =
-      register_parameter("weight", torch::empty({experts, hidden}).normal_(0.0, options.init_std));
+  weight = register_parameter("weight", initial_gate(experts, hidden, options.init_std));
 }
 
 Routing ExpertChoiceRouter::route(const RouteInput& input) {
   const double factor = input.knobs.capacity_factor.value_or(options_.capacity_factor);
-  check_factor(factor);
+  check_capacity_factor(factor);
   const auto logits = affinity(input, weight);
   const bool noisy = input.mode == RouteMode::kTrain && options_.noise > 0;
   const auto probs = torch::softmax(

@@ -82,7 +82,7 @@ Routing HashRouter::route(const RouteInput& input) {
   const auto experts = table.index_select(0, ids).to(torch::kInt64).unsqueeze(1);
   Routing routing =
       routing_from_dense(experts_, experts, torch::ones({tokens, 1}), valid_tokens_of(input));
-  routing.logits = torch::zeros({tokens, experts_});
+  routing.logits = torch::zeros({1, 1}).expand({tokens, experts_});
   routing.probs = torch::zeros({tokens, experts_}).scatter_(1, experts, 1.0);
   return routing;
 }

@@ -7,24 +7,14 @@
 #include "cadre/routing/selection.h"
 
 namespace cadre {
-namespace {
-
-void check_k(int64_t k, int64_t experts) {
-  if (k >= 1 && k <= experts) return;
-  throw UsageError("router: k is {}, must be 1 to {}, the experts", k, experts);
-}
-
-}  // namespace
-
 NoisyTopKRouter::NoisyTopKRouter(int64_t hidden, int64_t experts, const NoisyTopK& options)
     : options_(options) {
   check_router_sizes(hidden, experts);
-  check_k(options.k, experts);
+  check_router_k(options.k, experts);
   if (!(options.scale >= 0)) {
     throw UsageError("router: noise is {}, must not be negative", options.scale);
   }
-  weight =
-      register_parameter("weight", torch::empty({experts, hidden}).normal_(0.0, options.init_std));
+  weight = register_parameter("weight", initial_gate(experts, hidden, options.init_std));
   if (options.noise == RouterNoise::kLearned) {
     noise_weight = register_parameter("noise_weight", torch::zeros({experts, hidden}));
   }
@@ -40,7 +30,7 @@ torch::Tensor NoisyTopKRouter::noisy(const RouteInput& input, const torch::Tenso
 
 Routing NoisyTopKRouter::route(const RouteInput& input) {
   const int64_t k = input.knobs.k.value_or(options_.k);
-  check_k(k, experts());
+  check_router_k(k, experts());
   const auto logits = affinity(input, weight);
   const auto scores = noisy(input, logits);
   const auto probs = torch::softmax(scores, 1);

@@ -25,9 +25,7 @@ NullExpertsRouter::NullExpertsRouter(int64_t hidden, int64_t experts, const Null
                      options.nulls, experts, kMaxIds - experts);
   }
   check_k(options.k, experts + options.nulls);
-  const auto normal = [&](int64_t rows) {
-    return torch::empty({rows, hidden}).normal_(0.0, options.init_std);
-  };
+  const auto normal = [&](int64_t rows) { return initial_gate(rows, hidden, options.init_std); };
   weight = register_parameter("weight", normal(experts));
   if (options.nulls > 0) null_weight = register_parameter("null_weight", normal(options.nulls));
 }

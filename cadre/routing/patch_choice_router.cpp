@@ -12,9 +12,7 @@ namespace cadre {
 namespace {
 
 void check(int64_t k, double share, int64_t experts) {
-  if (k < 1 || k > experts) {
-    throw UsageError("router: k is {}, must be 1 to {}, the experts", k, experts);
-  }
+  check_router_k(k, experts);
   if (!(share > 0 && share <= 1)) {
     throw UsageError("router: an expert's share of patches is {}, must be in (0, 1]", share);
   }
@@ -79,8 +77,7 @@ PatchChoiceRouter::PatchChoiceRouter(int64_t hidden, int64_t experts, const Patc
   if (options.patch < 1) {
     throw UsageError("router: patches of {} tokens, must be at least 1", options.patch);
   }
-  weight =
-      register_parameter("weight", torch::empty({experts, hidden}).normal_(0.0, options.init_std));
+  weight = register_parameter("weight", initial_gate(experts, hidden, options.init_std));
   bias = register_parameter("bias", torch::zeros({experts}));
 }
 

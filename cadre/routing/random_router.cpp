@@ -5,27 +5,17 @@
 #include "cadre/routing/selection.h"
 
 namespace cadre {
-namespace {
-
-void check_k(int64_t k, int64_t experts) {
-  if (k >= 1 && k <= experts) return;
-  throw UsageError("router: k is {}, must be 1 to {}, the experts", k, experts);
-}
-
-}  // namespace
-
 RandomRouter::RandomRouter(int64_t hidden, int64_t experts, const RandomExperts& options)
     : options_(options) {
   check_router_sizes(hidden, experts);
   if (options_.k == 0) options_.k = options_.schedule.last;
   for (const int64_t k : {options_.schedule.first, options_.schedule.last, options_.k}) {
-    check_k(k, experts);
+    check_router_k(k, experts);
   }
   if (!(options.gate_std > 0)) {
     throw UsageError("router: gate_std is {}, must be above 0", options.gate_std);
   }
-  weight =
-      register_buffer("weight", torch::empty({experts, hidden}).normal_(0.0, options.gate_std));
+  weight = register_buffer("weight", initial_gate(experts, hidden, options.gate_std));
   bias = register_buffer("bias", torch::zeros({experts}));
 }
 
@@ -37,7 +27,7 @@ int64_t RandomRouter::k_of(const RouteInput& input) const {
 
 Routing RandomRouter::route(const RouteInput& input) {
   const int64_t k = k_of(input);
-  check_k(k, experts());
+  check_router_k(k, experts());
   const auto valid = valid_tokens_of(input);
   const auto logits = affinity(input, weight) + bias;
   const Rows rows = rows_of(row_top_k(logits, k), experts(), valid);

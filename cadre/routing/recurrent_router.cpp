@@ -40,11 +40,6 @@ struct GruFunction : torch::autograd::Function<GruFunction> {
   }
 };
 
-void check_k(int64_t k, int64_t experts) {
-  if (k >= 1 && k <= experts) return;
-  throw UsageError("router: k is {}, must be 1 to {}, the experts", k, experts);
-}
-
 }  // namespace
 
 RecurrentCell::RecurrentCell(CellKind kind, int64_t width) : kind_(kind) {
@@ -75,18 +70,15 @@ RecurrentRouter::RecurrentRouter(int64_t hidden, int64_t experts, const Recurren
                                  std::shared_ptr<RecurrentCell> shared)
     : options_(options) {
   check_router_sizes(hidden, experts);
-  check_k(options.k, experts);
+  check_router_k(options.k, experts);
   cell = shared ? std::move(shared) : std::make_shared<RecurrentCell>(options.cell, options.width);
   if (cell->width() != options.width) {
     throw UsageError("recurrent router: its width is {}, that of the cell it shares {}",
                      options.width, cell->width());
   }
   register_module("cell", cell);
-  const auto normal = [&](int64_t rows, int64_t columns) {
-    return torch::empty({rows, columns}).normal_(0.0, options.init_std);
-  };
-  proj = register_parameter("proj", normal(options.width, hidden));
-  weight = register_parameter("weight", normal(experts, options.width));
+  proj = register_parameter("proj", initial_gate(options.width, hidden, options.init_std));
+  weight = register_parameter("weight", initial_gate(experts, options.width, options.init_std));
 }
 
 void RecurrentRouter::check_state(const RouteInput& input) const {
@@ -100,7 +92,7 @@ void RecurrentRouter::check_state(const RouteInput& input) const {
 
 Routing RecurrentRouter::route(const RouteInput& input) {
   const int64_t k = input.knobs.k.value_or(options_.k);
-  check_k(k, experts());
+  check_router_k(k, experts());
   check_router_input(input, proj.size(1));
   check_state(input);
   const bool passes = options_.memory == Memory::kFull || options_.memory == Memory::kDetached;

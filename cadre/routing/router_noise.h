@@ -7,7 +7,7 @@
 namespace cadre {
 
 /// Standard normal [T, columns], a pure function of (seed, step, layer, draw) and of the place in
-/// the batch, the same for any number of threads. About 15 ns a number.
+/// the batch, the same for any number of threads.
 torch::Tensor router_noise(const RouteInput& input, int64_t columns);
 
 }  // namespace cadre

@@ -11,11 +11,6 @@
 namespace cadre {
 namespace {
 
-void check_k(int64_t k, int64_t experts) {
-  if (k >= 1 && k <= experts) return;
-  throw UsageError("router: k is {}, must be 1 to {}, the experts", k, experts);
-}
-
 /// Which row of the sequences' table each token reads, [T] int64 (0 for padding).
 torch::Tensor ranks(const TokenGroups& groups, int64_t tokens) {
   auto rows = torch::zeros({tokens}, torch::kInt64);
@@ -63,18 +58,17 @@ torch::Tensor side_by_side(const torch::Tensor& hidden, const TokenGroups& group
 SequenceRouter::SequenceRouter(int64_t hidden, int64_t experts, const SequenceChoice& options)
     : hidden_(hidden), options_(options) {
   check_router_sizes(hidden, experts);
-  check_k(options.k, experts);
+  check_router_k(options.k, experts);
   if (options.length < 0) {
     throw UsageError("sequence router: length is {}, must not be negative", options.length);
   }
   const int64_t width = hidden * std::max<int64_t>(1, options.length);
-  weight =
-      register_parameter("weight", torch::empty({experts, width}).normal_(0.0, options.init_std));
+  weight = register_parameter("weight", initial_gate(experts, width, options.init_std));
 }
 
 Routing SequenceRouter::route(const RouteInput& input) {
   const int64_t k = input.knobs.k.value_or(options_.k);
-  check_k(k, experts());
+  check_router_k(k, experts());
   check_router_input(input, hidden_);
   const auto hidden = input.hidden.to(torch::kFloat32);
   const auto valid = valid_tokens_of(input);

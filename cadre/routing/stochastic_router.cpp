@@ -38,9 +38,7 @@ StochasticRouter::StochasticRouter(int64_t experts, const StochasticExperts& opt
 
 Routing StochasticRouter::route(const RouteInput& input) {
   const int64_t tokens = input.hidden.size(0), k = input.knobs.k.value_or(1);
-  if (k < 1 || k > experts_) {
-    throw UsageError("router: k is {}, must be 1 to {}, the experts", k, experts_);
-  }
+  check_router_k(k, experts_);
   const bool training = input.mode == RouteMode::kTrain;
   Random random(input.seed,
                 {kDrawStream, static_cast<uint64_t>(input.step), static_cast<uint64_t>(input.layer),
@@ -54,8 +52,10 @@ Routing StochasticRouter::route(const RouteInput& input) {
   }
   const auto weights = torch::full({tokens, k}, 1.0 / static_cast<double>(k));
   Routing routing = routing_from_dense(experts_, ids, weights, valid_tokens_of(input));
-  routing.logits = torch::zeros({tokens, experts_});
-  routing.probs = torch::full({tokens, experts_}, 1.0 / static_cast<double>(experts_));
+  // The same for all: one number, expanded.
+  routing.logits = torch::zeros({1, 1}).expand({tokens, experts_});
+  routing.probs =
+      torch::full({1, 1}, 1.0 / static_cast<double>(experts_)).expand({tokens, experts_});
   return routing;
 }
 

@@ -4,7 +4,8 @@
 /// 2022, THOR): experts are drawn uniformly, in training and at inference. Train it with two passes
 /// (RouteInput.draw 0 and 1) over each batch and the consistency objective, so that any expert
 /// gives the same prediction. No parameters; one expert a token, weight 1. With a knob k: that many
-/// distinct experts, weight 1 / k (k = E is the paper's ensemble).
+/// distinct experts, weight 1 / k (k = E is the paper's ensemble). A routing's logits and probs are
+/// one number each, expanded.
 
 #include <torch/torch.h>
 

@@ -1,7 +1,6 @@
 #include "cadre/routing/top_k_router.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "cadre/base/error.h"
@@ -31,12 +30,6 @@ void check_k(int64_t k, int64_t experts, const TopK& options) {
   if (k >= 1 && k <= reachable) return;
   throw UsageError("router: k is {}, must be 1 to {}, the experts{} it may choose from", k,
                    reachable, options.groups > 1 ? " in the groups" : "");
-}
-
-void check_capacity_factor(const std::optional<double>& factor) {
-  if (factor && !(*factor > 0 && std::isfinite(*factor))) {
-    throw UsageError("router: capacity factor is {}, must be above 0", *factor);
-  }
 }
 
 /// scores [T, E] with -inf outside each token's best groups.
@@ -69,9 +62,8 @@ TopKRouter::TopKRouter(int64_t hidden, int64_t experts, const TopK& options)
     : experts_(experts), options_(options) {
   check(hidden, experts, options);
   check_k(options.k, experts, options);
-  check_capacity_factor(options.capacity_factor);
-  weight =
-      register_parameter("weight", torch::empty({experts, hidden}).normal_(0.0, options.init_std));
+  if (options.capacity_factor) check_capacity_factor(*options.capacity_factor);
+  weight = register_parameter("weight", initial_gate(experts, hidden, options.init_std));
   if (options.bias_update > 0) {
     e_score_correction_bias = register_buffer("e_score_correction_bias", torch::zeros({experts}));
   }
@@ -92,7 +84,7 @@ Routing TopKRouter::route(const RouteInput& input) {
   const auto factor =
       input.knobs.capacity_factor ? input.knobs.capacity_factor : options_.capacity_factor;
   check_k(k, experts_, options_);
-  check_capacity_factor(factor);
+  if (factor) check_capacity_factor(*factor);
 
   const auto valid = valid_tokens_of(input);
   const auto logits = affinity(input, weight);

@@ -17,8 +17,7 @@ void check_p(double p) {
 TopPRouter::TopPRouter(int64_t hidden, int64_t experts, const TopP& options) : options_(options) {
   check_router_sizes(hidden, experts);
   check_p(options.p);
-  weight =
-      register_parameter("weight", torch::empty({experts, hidden}).normal_(0.0, options.init_std));
+  weight = register_parameter("weight", initial_gate(experts, hidden, options.init_std));
 }
 
 Routing TopPRouter::route(const RouteInput& input) {

@@ -17,9 +17,7 @@ void check_limits(const SparseTransport& options, int64_t experts) {
     throw UsageError("router: capacity factor is {}, must be at least 1: every token needs a place",
                      options.capacity_factor);
   }
-  if (options.k < 1 || options.k > experts) {
-    throw UsageError("router: k is {}, must be 1 to {}, the experts", options.k, experts);
-  }
+  check_router_k(options.k, experts);
 }
 
 void check_solver(const SparseTransport& options) {
@@ -51,8 +49,7 @@ TransportRouter::TransportRouter(int64_t hidden, int64_t experts, const SparseTr
   check_router_sizes(hidden, experts);
   check_limits(options, experts);
   check_solver(options);
-  weight =
-      register_parameter("weight", torch::empty({experts, hidden}).normal_(0.0, options.init_std));
+  weight = register_parameter("weight", initial_gate(experts, hidden, options.init_std));
 }
 
 /// T [m, E] of one group's probs [m, E], differentiable.
