@@ -9,6 +9,7 @@
 
 #include "cadre/base/error.h"
 #include "cadre/engine/checksum.h"
+#include "cadre/engine/panel_memory.h"
 #include "cadre/formats/file.h"
 
 namespace cadre::engine {
@@ -251,17 +252,33 @@ void ExpertStore::take_result(const FileReadResult& result) {
   if (++job.parts_done == job.part_count) ready_.push_back(&job);
 }
 
+/// Stored rows become panels, shared out over the team: at the disk's speed one thread would be the
+/// slower of the two.
+void ExpertStore::repack(const Job& job) {
+  const LayerLayout& layer = files_.layers[files_.grid.layer_of(job.id)];
+  const int threads = options_.team == nullptr ? 1 : options_.team->threads();
+  const auto share = [&](int thread) {
+    for (size_t m = 0; m < kExpertMatrices; ++m) {
+      const MatrixLayout& matrix = layer.matrices[m];
+      const int64_t panels = (matrix.rows + kernels::kPanelRows - 1) / kernels::kPanelRows;
+      const Range range = share_of(panels, 1, thread, threads);
+      pack_rows({matrix.stored, matrix.rows, matrix.columns, job.parts[m].bytes()}, matrix.type,
+                range.begin, range.end - range.begin, job.slot + matrix.offset);
+    }
+  };
+  if (threads == 1) return share(0);
+  options_.team->run(share);
+}
+
 /// Checks and repacks what has been read.
 void ExpertStore::finish(Job& job) {
   if (job.error.empty()) {
     const LayerLayout& layer = files_.layers[files_.grid.layer_of(job.id)];
     if (files_.form == ExpertFiles::Form::kRows) {
-      for (size_t m = 0; m < kExpertMatrices; ++m) {
-        const MatrixLayout& matrix = layer.matrices[m];
-        const std::byte* rows = job.parts[m].bytes();
-        pack_matrix(matrix, rows, job.slot + matrix.offset);
-        if (job.buffer == nullptr && job.parts[m].source.file >= 0)
-          drop_pages({rows, static_cast<size_t>(job.parts[m].source.bytes)});
+      repack(job);
+      for (const Part& part : job.parts) {
+        if (job.buffer == nullptr && part.source.file >= 0)
+          drop_pages({part.bytes(), static_cast<size_t>(part.source.bytes)});
       }
     } else if (!files_.checksums.empty() &&
                crc32c({job.slot, static_cast<size_t>(layer.bytes)}) != files_.checksums[job.id]) {
@@ -278,7 +295,10 @@ void ExpertStore::finish(Job& job) {
 void ExpertStore::finish_ready() {
   std::vector<Job*> ready;
   std::swap(ready, ready_);
-  for (Job* job : ready) finish(*job);
+  for (Job* job : ready) {
+    finish(*job);
+    pump();  // its buffer is free: the disk goes on while the next one is repacked
+  }
 }
 
 void ExpertStore::step(FileReader::Wait wait) {

@@ -1,8 +1,8 @@
 #pragma once
 
 /// Brings experts from the model's files into cache slots: few reads in flight, demanded experts
-/// before guessed ones, checked and in panel form when they arrive. One thread calls; the work that
-/// follows a read (checksum, repacking) is done in poll() and wait().
+/// before guessed ones, checked and in panel form when they arrive. One thread calls, outside of
+/// its team's work; what follows a read (checksum, repacking) is done in poll() and wait().
 ///
 /// Random reads of 0.25-3 MiB gave 0.95-1.24 GB/s one at a time and 1.2-1.7 GB/s with 2 to 8 in
 /// flight, so more than four gain nothing and would make a demanded expert wait behind guesses.
@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "cadre/base/team.h"
 #include "cadre/engine/expert_files.h"
 #include "cadre/engine/file_reader.h"
 #include "cadre/engine/slab.h"
@@ -28,6 +29,7 @@ class ExpertStore {
     int in_flight = 4;          ///< reads at once
     int guesses_in_flight = 2;  ///< of them for guesses
     bool from_memory = false;   ///< take what is mapped from the map (no reads)
+    Team* team = nullptr;       ///< shares the repacking; null: the caller does it alone
   };
 
   struct Arrival {
@@ -80,6 +82,7 @@ class ExpertStore {
   void pump();
   bool continue_read(Job& job, size_t part, int64_t got);
   void take_result(const FileReadResult& result);
+  void repack(const Job& job);
   void finish(Job& job);
   void finish_ready();
   void step(FileReader::Wait wait);

@@ -66,6 +66,13 @@ TEST_P(ExpertStoreWays, BringsEveryExpertAsPanels) {
   EXPECT_GT(bench.store.statistics().bytes_read, 0);
 }
 
+TEST_P(ExpertStoreWays, ATeamSharesTheRepacking) {
+  Team team(3);
+  Bench bench(GetParam(), {}, {.team = &team});
+  for (int64_t id = 0; id < bench.experts.files.grid.size(); ++id) bench.submit(id);
+  for (const auto& [id, error] : bench.drain()) EXPECT_TRUE(bench.right(id)) << id << error;
+}
+
 TEST_P(ExpertStoreWays, ShortAndLateReadsChangeNothing) {
   Bench bench(GetParam(), {.short_read = 0.6, .delay = 0.5, .seed = 3});
   for (int64_t id = 0; id < bench.experts.files.grid.size(); ++id)

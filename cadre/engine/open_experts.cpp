@@ -151,7 +151,8 @@ std::unique_ptr<ExpertProvider> open_experts(const TensorSource& source, Packer&
                                 .predictor = options.predictor,
                                 .gate = LookAhead(source.spec(), weights),
                                 .predictor_file = options.predictor_file,
-                                .method = method};
+                                .method = method,
+                                .team = &packer.team()};
   if (!options.usage_folder.empty()) {
     const std::string fingerprint = source.fingerprint();
     if (auto rates = load_usage(options.usage_folder, fingerprint, grid)) {

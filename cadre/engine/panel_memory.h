@@ -68,6 +68,7 @@ class Packer {
   kernels::BlockType packed_type(const SourceTensor& matrix) const {
     return engine::packed_type(matrix, stored_as_);
   }
+  Team& team() const { return team_; }
 
  private:
   kernels::PanelMatrix pack_blocks(kernels::BlockType type, int64_t rows, int64_t columns,

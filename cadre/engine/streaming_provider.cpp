@@ -75,7 +75,7 @@ StreamingProvider::StreamingProvider(ExpertFiles files, const StreamingOptions& 
       cache_({.grid = files_.grid, .capacity = plan_.capacity, .staging = plan_.staging},
              policy_of(files_, options)),
       store_(files_, open_reader(files_, options.method, std::move(reader)),
-             {.from_memory = options.method == ReadMethod::kMapped}),
+             {.from_memory = options.method == ReadMethod::kMapped, .team = options.team}),
       predictor_(make_predictor(options.predictor, {.grid = files_.grid,
                                                     .gate = options.gate,
                                                     .usage = options.usage,

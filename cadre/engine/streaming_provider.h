@@ -34,6 +34,7 @@ struct StreamingOptions {
   std::function<void(const std::vector<float>&)> keep_usage = {};
   int64_t prefill_tokens = 33;  ///< passes of so many tokens or more leave the cache as it is
   ReadMethod method = ReadMethod::kRing;
+  Team* team = nullptr;  ///< shares the work that follows a read; outlives the provider
   PrefetchGauge::Options prefetch = {};
 };
 
