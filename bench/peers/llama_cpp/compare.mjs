@@ -71,9 +71,11 @@ const log_run = (who, { load_seconds, prefill_tokens_per_second, decode_tokens_p
 const llama_command = (...more) => [
   process.execPath, join(dirname(fileURLToPath(import.meta.url)), "generate.mjs"), model, "--threads", threads, ...more,
 ];
+// Both programs reserve what they need and no more.
+const context_of = (prompt_tokens, tokens) => String(Number(prompt_tokens) + Number(tokens) + 8);
 const cadre_bench = (prompt_tokens, tokens, ...more) => [
   options.cadre, "bench", model, "--json", "--repeat", "1", "--threads", threads,
-  "--prompt-tokens", prompt_tokens, "--tokens", tokens, ...more,
+  "--prompt-tokens", prompt_tokens, "--tokens", tokens, "--context", context_of(prompt_tokens, tokens), ...more,
 ];
 const plan_command = (...more) => [options.cadre, "plan", model, "--json", ...more];
 const in_file_cache = () => run(["dd", `if=${model}`, "of=/dev/null", "bs=1M"]);
@@ -155,7 +157,9 @@ async function limited_llama(group) {
 // One limit: what the disk allows follows from the hit rate that was measured beside it.
 async function measure_limit(share, in_memory) {
   const bytes = Math.floor((statSync(model).size * share) / 4096) * 4096;
-  const plan = await run_json(plan_command("--memory", String(bytes)));
+  const context = context_of(kLimitPrompt, options["limit-tokens"]);
+  const plan_here = () => run_json(plan_command("--memory", String(bytes), "--context", context));
+  const plan = await plan_here();
   const cadre = [];
   let llama = null;
   const group = memory_group(bytes);
@@ -175,8 +179,7 @@ async function measure_limit(share, in_memory) {
     group.remove();
   }
   const hit_rate = median_of(cadre, "decode_hit_rate");
-  const disk = (await run_json(plan_command("--memory", String(bytes)))).bandwidth.disk;
-  const bandwidth = Math.max(disk, plan.bandwidth.disk);
+  const bandwidth = Math.max(plan.bandwidth.disk, (await plan_here()).bandwidth.disk);
   const read_per_token = (1 - hit_rate) * plan.experts.cycle * plan.experts.expert_bytes;
   const bound = Math.min(in_memory, bandwidth / read_per_token);
   const speed = median_of(cadre, "decode_tokens_per_second");
