@@ -105,6 +105,13 @@ RoutedText read_all_routes(const std::vector<std::string>& files) {
   return all;
 }
 
+/// Says before minutes of training what would fail after them.
+void check_output(const fs::path& file) {
+  const fs::path folder = fs::absolute(file).parent_path();
+  if (!fs::is_directory(folder) || fs::is_directory(file))
+    throw UsageError("--out {}: name a file in a folder that is there", file.string());
+}
+
 Json to_json(const PathEvaluation& evaluation) {
   Json scores = Json::array();
   for (const PathScore& score : evaluation.scores)
@@ -160,6 +167,7 @@ int run(int argc, char** argv) {
   add_options(line, options);
   if (const auto done = line.parse(argc, argv)) return *done;
 
+  check_output(options.out);
   for (const std::string& file : options.against) read_routes(file);  // says now what is wrong
   PathTrainer trainer(read_all_routes(options.traces), options.training);
   install_interrupt_handlers();

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -9,6 +10,7 @@
 
 #include "cadre/base/error.h"
 #include "cadre/base/random.h"
+#include "cadre/engine/predictor.h"
 #include "cadre/formats/safetensors.h"
 #include "cadre/formats/test_folder.h"
 #include "cadre/kernels/position_bucket.h"
@@ -185,6 +187,28 @@ TEST(PathModel, StepByStepEqualsThePlainNetwork) {
     for (size_t i = 0; i < logits.size(); ++i)
       EXPECT_NEAR(logits[i], expected[t][i], 1e-3) << t << ' ' << i;
   }
+}
+
+TEST(PathModel, GuessesLayersToComeNearestFirst) {
+  const TestFolder folder;
+  const PlainT5 plain(folder / "path.safetensors");
+  const ExpertGrid grid = {.layers = kLayers, .experts = kExperts};
+  const auto predictor =
+      make_predictor("path", {.grid = grid, .file = folder / "path.safetensors"});
+  const std::vector<int32_t> sequence = {1}, token = {5};
+  const auto expected = predictor->begin_pass(sequence, token);
+  EXPECT_EQ(expected.size(), static_cast<size_t>(kLayers * 2)) << "2 K of each layer";
+  std::vector<Guess> guesses;
+  predictor->observe(-1, nullptr, 1, {});
+  predictor->guess(2, guesses);
+  ASSERT_EQ(guesses.size(), 4U);
+  for (size_t i = 0; i < guesses.size(); ++i) {
+    EXPECT_EQ(grid.layer_of(guesses[i].id), static_cast<int64_t>(i / 2));
+    EXPECT_TRUE(std::find(expected.begin(), expected.end(), guesses[i].id) != expected.end());
+  }
+  predictor->observe(kLayers - 1, nullptr, 1, {});
+  predictor->guess(2, guesses);
+  EXPECT_TRUE(guesses.empty()) << "the next token is not known yet";
 }
 
 TEST(PathModel, UnknownSequencesAndTokensAreHarmless) {

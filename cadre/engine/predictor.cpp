@@ -217,13 +217,15 @@ class RoutingPathPredictor final : public Predictor {
   }
   void guess(int64_t count, std::vector<Guess>& guesses) override {
     guesses.clear();
-    const int64_t next = layer_ + 1;
-    if (paths_.empty() || next >= grid_.layers) return;
-    std::fill(scores_.begin(), scores_.end(), 0.0F);
-    for (const std::vector<float>& path : paths_)
-      for (int64_t expert = 0; expert < grid_.experts; ++expert)
-        scores_[expert] += 1 / (1 + std::exp(-path[grid_.id(next, expert)]));
-    best_of(grid_, next, scores_, count, guesses);
+    const int64_t end = std::min(grid_.layers, layer_ + 1 + kLookAhead);
+    for (int64_t next = layer_ + 1; !paths_.empty() && next < end; ++next) {
+      std::fill(scores_.begin(), scores_.end(), 0.0F);
+      for (const std::vector<float>& path : paths_)
+        for (int64_t expert = 0; expert < grid_.experts; ++expert)
+          scores_[expert] += 1 / (1 + std::exp(-path[grid_.id(next, expert)]));
+      best_of(grid_, next, scores_, count, of_layer_);
+      guesses.insert(guesses.end(), of_layer_.begin(), of_layer_.end());
+    }
   }
 
  private:
@@ -233,10 +235,13 @@ class RoutingPathPredictor final : public Predictor {
     return PathModel(options.file, options.grid.layers, options.grid.experts);
   }
 
+  /// Layers that idle time is ever enough for.
+  static constexpr int64_t kLookAhead = 4;
   ExpertGrid grid_;
   PathModel model_;
   std::vector<std::vector<float>> paths_;  ///< logits [L, E], one a token of the pass
   std::vector<float> scores_;
+  std::vector<Guess> of_layer_;
   int64_t layer_ = 0;
 };
 

@@ -42,7 +42,8 @@ class Predictor {
   virtual void observe(int64_t layer, const float* hidden, int64_t tokens,
                        std::span<const int32_t> experts) = 0;
   /// Experts of the layer after the one observed last (layer 0 of the next pass after the last
-  /// one), likeliest first, at most `count`.
+  /// one), likeliest first, at most `count`; after them those of later layers of the pass, in their
+  /// order, from predictors that know of any.
   virtual void guess(int64_t count, std::vector<Guess>& guesses) = 0;
 };
 

@@ -360,10 +360,13 @@ void StreamingProvider::prefetch() {
   prefetched_layer_ = true;
   predictor_->guess(2 * options_.experts_used, guesses_);
   int64_t width = gauge_.width(files_.slot_bytes()) - store_.pending();
-  for (size_t rank = 0; rank < guesses_.size() && width > 0; ++rank) {
-    const double probability = calibration_.probability(static_cast<int64_t>(rank));
-    if (probability < gauge_.threshold()) break;
-    if (submit_guess(guesses_[rank].id, probability)) --width;
+  int64_t rank = 0, layer = -1;
+  for (const Guess& guess : guesses_) {
+    if (width <= 0) break;
+    rank = files_.grid.layer_of(guess.id) == layer ? rank + 1 : 0;
+    layer = files_.grid.layer_of(guess.id);
+    const double probability = calibration_.probability(rank);
+    if (probability >= gauge_.threshold() && submit_guess(guess.id, probability)) --width;
   }
   take(store_.poll());
 }

@@ -89,6 +89,7 @@ TEST_F(Predictor, BadInputIsOneLineAndNoFile) {
     EXPECT_FALSE(fs::exists(file));
   };
   std::ofstream(*world_ / "broken") << "no routes";
+  expect_error(train({routes(), "--out", *world_ / "no/folder"}), "--out");
   refused({*world_ / "absent"}, "absent");
   refused({*world_ / "broken"}, "broken");
   refused({routes(), "--against", *world_ / "broken"}, "broken");
