@@ -7,7 +7,7 @@
 //   --prompt-tokens 512 --tokens 64
 //   --shares 0.5,0.25             memory limits, as shares of the file
 //   --limit-tokens 32             tokens to decode within a limit
-//   --limit-seconds 100           what llama.cpp gets for them
+//   --limit-seconds 100           what llama.cpp gets for them; 0 = only cadre runs within limits
 //   --settings plain,mmap         how llama.cpp gets the file: read or mapped; the best counts
 //   --attempts 1                  runs that others disturb are repeated up to so often
 //   --wrap "nice -n -5"           put before every command
@@ -17,7 +17,7 @@
 // llama.cpp's times are taken inside the process (without node's start), cadre's start to first
 // token is the whole process. "others" is how many cores other processes kept busy meanwhile.
 
-import { statSync, writeFileSync } from "node:fs";
+import { existsSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -49,6 +49,10 @@ if (positionals.length !== 1) {
 }
 
 const model = resolve(positionals[0]);
+if (!existsSync(model)) {
+  console.error(`${model}: no such file; synthetic_moe writes one`);
+  process.exit(2);
+}
 const { threads } = options;
 const kSettings = options.settings.split(",").map((name) => (name === "mmap" ? ["--mmap"] : []));
 const attempts = Number(options.attempts);
@@ -171,7 +175,7 @@ async function measure_limit(share, in_memory) {
         await run_json(cadre_bench(kLimitPrompt, options["limit-tokens"], "--memory", String(bytes)), { group }),
       );
       log_run("cadre", cadre.at(-1));
-      if (round > 0) continue;
+      if (round > 0 || !(Number(options["limit-seconds"]) > 0)) continue;
       await out_of_file_cache();
       llama = await limited_llama(group);
     }
@@ -185,8 +189,10 @@ async function measure_limit(share, in_memory) {
   const speed = median_of(cadre, "decode_tokens_per_second");
   const peak = Math.max(...cadre.map((one) => one.peak_resident_bytes));
   const name = `decode, ${share} of the file`;
-  const said = llama.how ? `${llama.tokens} tokens, ${llama.how}` : llama.tokens_per_second;
-  compare(`${name} (tokens/s)`, speed, said, llama.tokens > 1 ? speed / llama.tokens_per_second : null, 3);
+  if (llama) {
+    const said = llama.how ? `${llama.tokens} tokens, ${llama.how}` : llama.tokens_per_second;
+    compare(`${name} (tokens/s)`, speed, said, llama.tokens > 1 ? speed / llama.tokens_per_second : null, 3);
+  }
   compare(`${name}, of the bound ${bound.toFixed(2)}`, speed, null, speed / bound, 0.8);
   compare(`${name}: budget / peak memory (MiB)`, peak / 2 ** 20, null, bytes / peak, 1);
   return { share, bytes, hit_rate, disk_bandwidth: bandwidth, read_per_token, bound, cadre, llama };
