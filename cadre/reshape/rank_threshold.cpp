@@ -2,19 +2,16 @@
 
 #include <limits>
 
-#include "cadre/base/memory.h"
-
 namespace cadre::reshape {
 namespace {
 
-constexpr size_t kBuckets = 65536;
 constexpr uint32_t kZero = 0x80000000u;
 
 }  // namespace
 
 void RankThreshold::begin(int pass, int64_t tiles) {
   if (pass < 2)
-    counts_.assign(kBuckets + 1, 0);
+    counts_.clear();
   else
     before_.assign(static_cast<size_t>(tiles), 0);
 }
@@ -26,7 +23,7 @@ void RankThreshold::count(int pass, int64_t tile, std::span<const float> values)
     before_[static_cast<size_t>(tile)] = equals;
     return;
   }
-  std::vector<uint32_t> own(kBuckets);
+  std::vector<uint32_t> own(BucketCounts::kBuckets);
   int64_t not_positive = 0;
   for (const float value : values) {
     const uint32_t bits = ordered_bits(value);
@@ -37,18 +34,8 @@ void RankThreshold::count(int pass, int64_t tile, std::span<const float> values)
       ++own[bits & 0xffffu];
     }
   }
-  const std::lock_guard lock(mutex_);
-  for (size_t i = 0; i < kBuckets; ++i) counts_[i] += own[i];
+  counts_.add(own);
   not_positive_ += not_positive;
-}
-
-int64_t RankThreshold::bucket_of(int64_t k, int64_t& above) const {
-  for (int64_t bucket = kBuckets - 1; bucket >= 0; --bucket) {
-    const int64_t here = counts_[static_cast<size_t>(bucket)];
-    if (above + here >= k) return bucket;
-    above += here;
-  }
-  return 0;
 }
 
 void RankThreshold::end(int pass, int64_t k) {
@@ -57,16 +44,16 @@ void RankThreshold::end(int pass, int64_t k) {
     threshold_ = std::numeric_limits<uint32_t>::max();
     keep_equals_ = 0;
     ties_ = false;
-    release(counts_);
+    counts_.free();
     return;
   }
   if (pass == 0) {
-    threshold_ = static_cast<uint32_t>(bucket_of(k_, above_)) << 16;
+    threshold_ = counts_.bucket_of(k_, above_) << 16;
   } else if (pass == 1) {
-    threshold_ |= static_cast<uint32_t>(bucket_of(k_, above_));
+    threshold_ |= counts_.bucket_of(k_, above_);
     keep_equals_ = k_ - above_;
     ties_ = counts_[threshold_ & 0xffffu] > keep_equals_;
-    release(counts_);
+    counts_.free();
   } else {
     int64_t sum = 0;
     for (int64_t& tile : before_) {

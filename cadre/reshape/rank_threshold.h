@@ -5,10 +5,12 @@
 /// when several numbers equal the k-th) how many of them stand in each tile, so that ties go by
 /// index.
 
+#include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <span>
 #include <vector>
+
+#include "cadre/reshape/bucket_counts.h"
 
 namespace cadre::reshape {
 
@@ -49,13 +51,11 @@ class RankThreshold {
   int64_t not_positive() const { return not_positive_; }
 
  private:
-  /// The bucket in which the k-th largest falls; `above` becomes how many are in larger ones.
-  int64_t bucket_of(int64_t k, int64_t& above) const;
-
-  std::mutex mutex_;
-  std::vector<int64_t> counts_, before_;
+  BucketCounts counts_;
+  std::vector<int64_t> before_;
   uint32_t threshold_ = 0;
-  int64_t above_ = 0, keep_equals_ = 0, not_positive_ = 0, k_ = 0;
+  int64_t above_ = 0, keep_equals_ = 0, k_ = 0;
+  std::atomic<int64_t> not_positive_ = 0;
   bool ties_ = true;
 };
 

@@ -4,11 +4,11 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <mutex>
 #include <numbers>
 
 #include "cadre/base/error.h"
 #include "cadre/base/parallel.h"
+#include "cadre/reshape/bucket_counts.h"
 
 namespace cadre::reshape {
 namespace {
@@ -38,8 +38,7 @@ struct Moments {
   double deviation() const { return count > 1 ? std::sqrt(squares / (count - 1)) : 0; }
 };
 
-/// The threshold is found exactly without sorting: a histogram of the upper 16 bits of the
-/// magnitudes in one pass, one of the lower 16 bits of the bucket where the threshold lies in
+/// The threshold is found by the upper 16 bits of the magnitudes in one pass and the lower ones in
 /// another. Sums of doubles are kept a piece, and merged in order, so that threads do not matter.
 class Choice {
  public:
@@ -65,9 +64,7 @@ class Choice {
   /// After count_upper(): where `keep` entries end.
   void find_bucket(int64_t keep) {
     above_ = 0;
-    for (bucket_ = 0xffff; bucket_ > 0 && above_ + histogram_[bucket_] < keep; --bucket_) {
-      above_ += histogram_[bucket_];
-    }
+    bucket_ = counts_.bucket_of(keep, above_);
   }
 
   void count_lower() {
@@ -87,16 +84,16 @@ class Choice {
   /// After count_lower().
   TernaryChoice result(int64_t keep) const {
     TernaryChoice choice{.kept = above_, .deviation = deviation_};
-    double sum = sum_above_;
-    uint32_t lower = 0xffff;
-    const auto take = [&](int64_t entries) {
-      choice.kept += entries;
-      sum += static_cast<double>(entries) * std::bit_cast<float>(bucket_ << 16 | lower);
-    };
-    for (; lower > 0 && choice.kept + histogram_[lower] <= keep; --lower) take(histogram_[lower]);
+    const uint32_t lower = counts_.bucket_of(keep, choice.kept);
     choice.cut.bits = bucket_ << 16 | lower;
-    choice.cut.ties = choice.cut.bits == 0 ? 0 : std::min(keep - choice.kept, histogram_[lower]);
-    take(choice.cut.ties);
+    choice.cut.ties = choice.cut.bits == 0 ? 0 : std::min(keep - choice.kept, counts_[lower]);
+    choice.kept += choice.cut.ties;
+    double sum = sum_above_;
+    const auto add = [&](int64_t entries, uint32_t low) {
+      sum += static_cast<double>(entries) * std::bit_cast<float>(bucket_ << 16 | low);
+    };
+    for (uint32_t low = 0xffff; low > lower; --low) add(counts_[low], low);
+    add(choice.cut.ties, lower);
     choice.mean_kept = choice.kept > 0 ? sum / static_cast<double>(choice.kept) : 0;
     return choice;
   }
@@ -106,10 +103,9 @@ class Choice {
 
   template <typename Body>
   void count(const Body& body) {
-    histogram_.assign(1 << 16, 0);
-    std::mutex mutex;
+    counts_.clear();
     parallel_for(pieces(), 1, [&](int64_t begin, int64_t end) {
-      std::vector<int64_t> histogram(1 << 16);
+      std::vector<int64_t> histogram(BucketCounts::kBuckets);
       std::vector<float> values(kPiece);
       for (int64_t piece = begin; piece < end; ++piece) {
         const int64_t first = piece * kPiece;
@@ -117,14 +113,13 @@ class Choice {
         read_(first, part);
         body(piece, part, histogram);
       }
-      const std::lock_guard lock(mutex);
-      for (size_t i = 0; i < histogram.size(); ++i) histogram_[i] += histogram[i];
+      counts_.add(histogram);
     });
   }
 
   int64_t size_;
   const FlatReader& read_;
-  std::vector<int64_t> histogram_;
+  BucketCounts counts_;
   uint32_t bucket_ = 0;
   int64_t above_ = 0;  ///< entries in buckets above
   double sum_above_ = 0, deviation_ = 0;
