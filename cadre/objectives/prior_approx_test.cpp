@@ -23,6 +23,14 @@ TEST(PriorApprox, ASliceThatIsItsShareIsAPositive) {
   }
 }
 
+TEST(PriorApprox, DistanceIsFromTheShareOfTheOutput) {
+  const Tensor v = torch::ones({1, 3});
+  const Tensor slices = torch::stack({16 * v, 4 * v, v, -v});
+  EXPECT_EQ(nearest_slices(4 * v, slices, 1).argmax(1).item<int64_t>(), 2);  // a quarter: v
+  EXPECT_TRUE(torch::equal(nearest_slices(8 * v, slices, 2),                 // half: 4 v
+                           torch::tensor({{0.0F, 1.0F, 1.0F, 0.0F}})));
+}
+
 TEST(PriorApprox, TiesGoToTheLowerSlice) {
   const Tensor labels = nearest_slices(torch::ones({1, 2}), torch::zeros({4, 1, 2}), 2);
   EXPECT_TRUE(torch::equal(labels, torch::tensor({{1.0F, 1.0F, 0.0F, 0.0F}})));
