@@ -25,4 +25,18 @@ struct Consistency {
 torch::Tensor consistency_loss(const torch::Tensor& logits_a, const torch::Tensor& logits_b,
                                const torch::Tensor& targets, const Consistency& options = {});
 
+struct ConsistencyParts {
+  torch::Tensor total;       ///< L, a scalar
+  double cross_entropy = 0;  ///< mean of the two passes, nats a counted token
+  double divergence = 0;     ///< symmetric_kl, without its coefficient
+};
+
+/// L of a language model's two passes, chunk by chunk over tokens, so that logits [T, V] never
+/// exist for the whole batch: a chunk's gradients are made while they are at hand. hidden_a and
+/// hidden_b [..., D] and weight [V, D] fp32, differentiable; targets [...] int64. Throws UsageError
+/// for shapes that do not fit.
+ConsistencyParts chunked_consistency(const torch::Tensor& hidden_a, const torch::Tensor& hidden_b,
+                                     const torch::Tensor& weight, const torch::Tensor& targets,
+                                     const Consistency& options = {}, int64_t chunk = 512);
+
 }  // namespace cadre

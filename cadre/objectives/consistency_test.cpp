@@ -66,7 +66,43 @@ TEST(ConsistencyLoss, IsTwoCrossEntropiesAndTheTerm) {
   EXPECT_NEAR(consistency_loss(a, a, targets).item<double>(), 2 * ce(a), 1e-5);
 }
 
+TEST(ChunkedConsistency, EqualsTheLossOfAllLogits) {
+  auto targets = torch::randint(0, 11, {2, 5});
+  targets[0][3] = targets[1][0] = -100;
+  for (const int64_t chunk : {1, 3, 4, 100}) {
+    const auto ours = [&](const Tensors& x) {
+      return chunked_consistency(x[0], x[1], x[2], targets, {.coefficient = 3}, chunk).total;
+    };
+    const auto reference = [&](const Tensors& x) {
+      const auto log_p = torch::log_softmax(torch::matmul(x[0], x[2].t()), -1).view({10, 11});
+      const auto log_q = torch::log_softmax(torch::matmul(x[1], x[2].t()), -1).view({10, 11});
+      const auto rows = torch::nonzero(targets.view(-1) >= 0).squeeze(1);
+      const auto kl = ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(1) / 2;
+      const auto ce =
+          -(log_p + log_q).gather(1, targets.view({-1, 1}).clamp_min(0)).squeeze(1) + 3 * kl;
+      return ce.index_select(0, rows).mean();
+    };
+    expect_same_gradients(ours, reference, random_leaves({{2, 5, 6}, {2, 5, 6}, {11, 6}}), 2e-4);
+  }
+}
+
+TEST(ChunkedConsistency, ReportsItsParts) {
+  const auto x = random_leaves({{7, 6}, {7, 6}, {11, 6}});
+  const auto targets = torch::randint(0, 11, {7});
+  const auto parts = chunked_consistency(x[0], x[1], x[2], targets, {.coefficient = 3}, 2);
+  const auto a = torch::matmul(x[0], x[2].t()), b = torch::matmul(x[1], x[2].t());
+  EXPECT_NEAR(parts.divergence, symmetric_kl(a, b).item<double>(), 1e-5);
+  EXPECT_NEAR(parts.total.item<double>(), 2 * parts.cross_entropy + 3 * parts.divergence, 1e-5);
+  const auto none = torch::full({7}, -100, torch::kInt64);
+  const auto empty = chunked_consistency(x[0], x[1], x[2], none);
+  EXPECT_EQ(empty.total.item<double>(), 0);
+  EXPECT_EQ(torch::autograd::grad({empty.total}, {x[2]})[0].abs().sum().item<double>(), 0);
+}
+
 TEST(ConsistencyLoss, RefusesInOneLine) {
+  EXPECT_THROW(chunked_consistency(torch::zeros({2, 3}), torch::zeros({2, 3}), torch::zeros({5, 4}),
+                                   torch::zeros({2}, torch::kInt64)),
+               UsageError);
   EXPECT_THROW(symmetric_kl(torch::zeros({2, 3}), torch::zeros({2, 4})), UsageError);
   EXPECT_THROW(symmetric_kl(torch::zeros({2, 3}), torch::zeros({2, 3}), torch::zeros({3})),
                UsageError);

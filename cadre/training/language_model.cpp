@@ -4,6 +4,7 @@
 
 #include "cadre/base/error.h"
 #include "cadre/objectives/balance_forms.h"
+#include "cadre/objectives/consistency.h"
 #include "cadre/objectives/cross_entropy.h"
 #include "cadre/objectives/objectives.h"
 
@@ -104,6 +105,13 @@ void add_experts(NamedTensors& weights, const std::string& prefix, const ExpertL
   if (layer.shared_experts) add_swiglu(weights, prefix + "shared_experts.", *layer.shared_experts);
 }
 
+void add_auxiliary(const LayerContext& context, LossParts& parts) {
+  for (const AuxLoss& aux : context.aux) {
+    parts.total = parts.total + aux.value;
+    parts.aux.push_back({aux.name, aux.value.detach()});
+  }
+}
+
 /// While it lives, layers whose router looks ahead use a top-k over the same matrix instead: what
 /// decoding needs.
 class DecodingRouters {
@@ -160,22 +168,40 @@ LanguageModel::LanguageModel(const ModelConfig& config, uint64_t seed, Activatio
   decoder_ = Decoder(decoder_options(config_, activations), make_token_layer);
 }
 
-LossParts LanguageModel::loss(const torch::Tensor& inputs, const torch::Tensor& targets,
-                              int64_t step, int64_t total_steps) {
-  decoder_->train();
+LayerContext LanguageModel::training_context(const torch::Tensor& inputs, int64_t step,
+                                             int64_t total_steps, int64_t draw) const {
   LayerContext context;
   context.step = step;
   context.total_steps = total_steps;
   context.seed = seed_;
+  context.draw = draw;
   context.token_ids = inputs;
+  return context;
+}
+
+LossParts LanguageModel::loss(const torch::Tensor& inputs, const torch::Tensor& targets,
+                              int64_t step, int64_t total_steps) {
+  decoder_->train();
+  LayerContext context = training_context(inputs, step, total_steps, 0);
   const torch::Tensor hidden = decoder_->forward(context);
   LossParts parts;
   parts.total = chunked_cross_entropy(hidden, decoder_->output_weight(), targets);
   parts.cross_entropy = parts.total.item<double>();
-  for (const AuxLoss& aux : context.aux) {
-    parts.total = parts.total + aux.value;
-    parts.aux.push_back({aux.name, aux.value.detach()});
-  }
+  add_auxiliary(context, parts);
+  return parts;
+}
+
+LossParts LanguageModel::consistent_loss(const torch::Tensor& inputs, const torch::Tensor& targets,
+                                         int64_t step, int64_t total_steps, double coefficient) {
+  decoder_->train();
+  LayerContext first = training_context(inputs, step, total_steps, 0);
+  LayerContext second = training_context(inputs, step, total_steps, 1);
+  const torch::Tensor a = decoder_->forward(first), b = decoder_->forward(second);
+  const ConsistencyParts both =
+      chunked_consistency(a, b, decoder_->output_weight(), targets, {.coefficient = coefficient});
+  LossParts parts{.total = both.total, .cross_entropy = both.cross_entropy};
+  parts.aux.push_back({"consistency", torch::full({}, coefficient * both.divergence)});
+  for (const LayerContext& context : {first, second}) add_auxiliary(context, parts);
   return parts;
 }
 

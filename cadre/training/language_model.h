@@ -20,7 +20,7 @@ namespace cadre {
 
 struct LossParts {
   torch::Tensor total;       ///< cross entropy + all auxiliary losses: what backward() takes
-  double cross_entropy = 0;  ///< nats per token
+  double cross_entropy = 0;  ///< nats per token; of two passes the mean
   std::vector<AuxLoss> aux;  ///< detached
 };
 
@@ -34,6 +34,11 @@ class LanguageModel {
   /// Training loss of inputs and targets [B, T]; target -100 = not counted.
   LossParts loss(const torch::Tensor& inputs, const torch::Tensor& targets, int64_t step,
                  int64_t total_steps);
+  /// The same of two passes over the batch, in which routers that draw draw anew, and the term that
+  /// makes them predict alike (cadre/objectives/consistency.h), reported as "consistency" in aux:
+  ///   total = CE_1 + CE_2 + coefficient * divergence + both passes' auxiliary losses.
+  LossParts consistent_loss(const torch::Tensor& inputs, const torch::Tensor& targets, int64_t step,
+                            int64_t total_steps, double coefficient);
   /// Per-token losses [B, T] without gradient.
   torch::Tensor evaluate(const torch::Tensor& inputs, const torch::Tensor& targets);
   /// Logits [B, T, V] of ids [B, T], continuing the caches (one a layer) when given. No gradient.
@@ -57,6 +62,10 @@ class LanguageModel {
   NamedTensors named_weights();
 
  private:
+  /// Of a training pass, the `draw`-th over its batch.
+  LayerContext training_context(const torch::Tensor& inputs, int64_t step, int64_t total_steps,
+                                int64_t draw) const;
+
   ModelConfig config_;
   uint64_t seed_;
   Decoder decoder_{nullptr};

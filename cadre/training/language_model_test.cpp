@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "cadre/nn/test_gradients.h"
+#include "cadre/objectives/consistency.h"
 #include "cadre/training/test_kit.h"
 
 namespace cadre {
@@ -232,6 +234,42 @@ TEST(LanguageModel, BadInputIsNamed) {
             }),
             "");
   EXPECT_NE(message_of<UsageError>([&] { model.logits(random_ids(1, 65)); }), "");
+}
+
+TEST(ConsistentLoss, GradientsAreThoseOfTwoDraws) {
+  ModelConfig config = tiny_deepseek();
+  config.router.kind = "noisy_top_k";
+  config.balance_coefficient = config.z_loss_coefficient = 0;
+  LanguageModel model(config, 1);
+  const torch::Tensor inputs = random_ids(2, 8), targets = random_ids(2, 8, 2);
+  const auto gradients = [&](const torch::Tensor& loss) {
+    for (auto& parameter : model.decoder()->parameters()) parameter.mutable_grad().reset();
+    loss.backward();
+    std::vector<torch::Tensor> all;
+    for (auto& parameter : model.decoder()->parameters()) {
+      all.push_back(parameter.grad().defined() ? parameter.grad().clone()
+                                               : torch::zeros_like(parameter));
+    }
+    return all;
+  };
+  const auto logits_of = [&](int64_t draw) {
+    model.decoder()->train();
+    LayerContext context;
+    context.step = 3;
+    context.seed = 1;
+    context.draw = draw;
+    context.token_ids = inputs;
+    return model.decoder()->logits(model.decoder()->forward(context));
+  };
+  const auto a = logits_of(0), b = logits_of(1);
+  EXPECT_GT((a - b).abs().max().item<double>(), 0) << "the passes draw anew";
+  const auto expected = consistency_loss(a, b, targets, {.coefficient = 40});
+  const LossParts parts = model.consistent_loss(inputs, targets, 3, 10, 40);
+  EXPECT_NEAR(parts.total.item<double>(), expected.item<double>(), 1e-4);
+  EXPECT_NEAR(parts.total.item<double>(),
+              2 * parts.cross_entropy + parts.aux[0].value.item<double>(), 1e-4);
+  const auto ours = gradients(parts.total), theirs = gradients(expected);
+  for (size_t i = 0; i < ours.size(); ++i) expect_close(ours[i], theirs[i], 1e-5);
 }
 
 }  // namespace

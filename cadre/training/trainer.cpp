@@ -34,6 +34,21 @@ void check_options(const TrainOptions& o) {
   if (!(o.final_lr_share >= 0 && o.final_lr_share <= 1)) {
     throw UsageError("final_lr_share is {}, must be from 0 to 1", o.final_lr_share);
   }
+  if (!(o.consistency >= 0) || !std::isfinite(o.consistency)) {
+    throw UsageError("consistency is {}, must be 0 or more", o.consistency);
+  }
+}
+
+/// Two passes differ only where a router draws.
+void check_draws(const TrainOptions& options, const RouterConfig& router) {
+  if (options.consistency == 0) return;
+  const bool draws = !router.is_standard() &&
+                     router_kind_named(router.kind).needs.find("seed") != std::string_view::npos;
+  if (draws) return;
+  throw UsageError(
+      "consistency compares two passes in which routers draw anew, but the router {} draws "
+      "nothing; use the router stochastic, or a consistency of 0",
+      router.is_standard() ? "of the architecture" : router.kind);
 }
 
 NamedTensors parameters_of(LanguageModel& model) { return unique_parameters(*model.decoder()); }
@@ -71,6 +86,7 @@ Trainer::Trainer(std::filesystem::path folder, const ModelConfig& model,
       state_(std::make_unique<TrainingState>()) {
   check_options(options_);
   model.validate();
+  check_draws(options_, model.router);
   check_fit(model);
   for (const DomainTokens& domain : data_->domains()) {
     validation_.push_back(validation_batches(domain, static_cast<int64_t>(domain_names_.size()),
@@ -151,6 +167,10 @@ LossParts Trainer::loss_of(const TokenBatch& batch) {
   static Profile::Section& section = Profile::global().section("forward");
   const ScopedTimer timer(section);
   try {
+    if (options_.consistency > 0) {
+      return model_->consistent_loss(batch.inputs, batch.targets, state_->step, options_.steps,
+                                     options_.consistency);
+    }
     return model_->loss(batch.inputs, batch.targets, state_->step, options_.steps);
   } catch (const UsageError&) {
     throw;

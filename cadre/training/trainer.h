@@ -27,6 +27,9 @@ struct TrainOptions {
   double lr = 1e-3;
   int64_t warmup_steps = 50;
   double final_lr_share = 0.1;
+  /// Above 0: every batch is passed twice and the two predictions are held together by this
+  /// coefficient (cadre/objectives/consistency.h; THOR: 5). For routers that draw.
+  double consistency = 0;
   AdamWOptions adamw;
   uint64_t seed = 1;
   int64_t evaluate_every = 0;       ///< steps; 0 = only at the end

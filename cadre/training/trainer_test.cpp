@@ -54,9 +54,11 @@ class TrainerTest : public testing::Test {
     return make(name, options, config).run();
   }
   /// Trains until step `last`, then is interrupted.
-  TrainResult train_until(const std::string& name, int64_t last) {
+  TrainResult train_until(const std::string& name, int64_t last,
+                          const TrainOptions& options = tiny_options(),
+                          const ModelConfig& config = tiny_deepseek()) {
     install_interrupt_handlers();
-    Trainer trainer = make(name);
+    Trainer trainer = make(name, options, config);
     const TrainResult result = trainer.run([&](const StepReport& report) {
       if (report.step == last) ::raise(SIGINT);
     });
@@ -143,6 +145,67 @@ TEST_F(TrainerTest, AnInterruptedRunResumesBitForBit) {
   EXPECT_EQ(result.tokens, whole.tokens);
   EXPECT_EQ(result.curve.size(), whole.curve.size());
   EXPECT_GT(result.train_seconds, half.train_seconds);
+}
+
+/// Experts by lot, held together: two passes a batch.
+TrainOptions consistent_options() {
+  TrainOptions options = tiny_options();
+  options.consistency = 5;
+  return options;
+}
+
+ModelConfig stochastic_model() {
+  ModelConfig config = tiny_deepseek();
+  config.router.kind = "stochastic";
+  return config;
+}
+
+TEST_F(TrainerTest, ConsistentPassesResumeBitForBit) {
+  train("whole", consistent_options(), stochastic_model());
+  train_until("parts", 10, consistent_options(), stochastic_model());
+  train("parts", consistent_options(), stochastic_model());
+  EXPECT_EQ(bytes("parts", "model.safetensors"), bytes("whole", "model.safetensors"));
+  EXPECT_EQ(metrics_in(world_ / "parts"), metrics_in(world_ / "whole"));
+  for (const json& line : metrics_in(world_ / "whole")) {
+    if (!line.contains("loss")) continue;
+    EXPECT_GT(line["aux"]["consistency"].get<double>(), 0);
+    double sum = 2 * line["cross_entropy"].get<double>();
+    for (const auto& [name, term] : line["aux"].items()) sum += term.get<double>();
+    EXPECT_NEAR(line["loss"].get<double>(), sum, 1e-4);
+  }
+}
+
+TEST_F(TrainerTest, ConsistencyMakesPredictionsAlike) {
+  TrainOptions options = tiny_options();
+  options.steps = 60;
+  options.lr = 1e-2;
+  const auto last_term = [&](const std::string& name, double coefficient) {
+    options.consistency = coefficient;
+    train(name, options, stochastic_model());
+    double sum = 0;
+    for (const json& line : metrics_in(world_ / name)) {
+      if (line.contains("loss") && line["step"] > 40)
+        sum += line["aux"]["consistency"].get<double>();
+    }
+    return sum / coefficient;
+  };
+  EXPECT_LT(last_term("held", 5), 0.7 * last_term("free", 1e-6));
+}
+
+TEST_F(TrainerTest, ConsistencyIsForRoutersThatDraw) {
+  TrainOptions options = consistent_options();
+  EXPECT_THAT(message_of<UsageError>([&] { make("a", options); }), HasSubstr("draws nothing"));
+  ModelConfig config = tiny_deepseek();
+  config.router.kind = "top_p";
+  EXPECT_THAT(message_of<UsageError>([&] { make("a", options, config); }),
+              HasSubstr("the router top_p draws nothing"));
+  train_until("run", 5, options, stochastic_model());
+  options.consistency = 1;
+  EXPECT_THAT(message_of<UsageError>([&] { make("run", options, stochastic_model()); }),
+              HasSubstr("consistency = 5.0, now it is 1.0"));
+  options.consistency = NAN;
+  EXPECT_THAT(message_of<UsageError>([&] { make("b", options, stochastic_model()); }),
+              HasSubstr("consistency is nan"));
 }
 
 TEST_F(TrainerTest, LinesOfStepsAfterTheStateAreDropped) {

@@ -81,23 +81,26 @@ json settings_of(const ModelConfig& model, const TrainOptions& options, const To
     domains[domain.name] = {
         {"position", i}, {"tokens", domain.train->size()}, {"share", data.shares()[i]}};
   }
-  return {{"model", to_json(model)},
-          {"tokenizer", hash_of(tokenizer)},
-          {"domains", domains},
-          {"data_seed", data.seed()},
-          {"steps", options.steps},
-          {"batch", options.batch},
-          {"length", options.length},
-          {"accumulate", options.accumulate},
-          {"lr", options.lr},
-          {"warmup_steps", options.warmup_steps},
-          {"final_lr_share", options.final_lr_share},
-          {"beta1", options.adamw.beta1},
-          {"beta2", options.adamw.beta2},
-          {"eps", options.adamw.eps},
-          {"weight_decay", options.adamw.weight_decay},
-          {"clip_norm", options.adamw.clip_norm},
-          {"seed", options.seed}};
+  json settings = {{"model", to_json(model)},
+                   {"tokenizer", hash_of(tokenizer)},
+                   {"domains", domains},
+                   {"data_seed", data.seed()},
+                   {"steps", options.steps},
+                   {"batch", options.batch},
+                   {"length", options.length},
+                   {"accumulate", options.accumulate},
+                   {"lr", options.lr},
+                   {"warmup_steps", options.warmup_steps},
+                   {"final_lr_share", options.final_lr_share},
+                   {"beta1", options.adamw.beta1},
+                   {"beta2", options.adamw.beta2},
+                   {"eps", options.adamw.eps},
+                   {"weight_decay", options.adamw.weight_decay},
+                   {"clip_norm", options.adamw.clip_norm},
+                   {"seed", options.seed}};
+  // Stated when it is on, so that states from before there was one go on.
+  if (options.consistency > 0) settings["consistency"] = options.consistency;
+  return settings;
 }
 
 void check_settings(const std::filesystem::path& folder, const json& saved, const json& now) {

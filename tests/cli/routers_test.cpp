@@ -74,6 +74,41 @@ TEST(Routers, ConfigFileAndFlagsSayTheSame) {
   EXPECT_EQ(own["objectives"], json({{"router_entropy", 0.01}}));
 }
 
+TEST(Routers, OptionsOfSeveralWordsTakeDashes) {
+  const SmallWorld world;
+  std::ofstream(world / "keys.toml") << "[router]\nkind = \"top_k\"\ngroups = 2\n"
+                                        "groups_used = 1\n";
+  const std::vector<std::vector<std::string>> ways = {
+      {"--router", "top_k", "--router-groups", "2", "--router-groups-used", "1"},
+      {"--router", "top_k", "--router-groups", "2", "--router-groups_used", "1"},
+      {"--config", world / "keys.toml"}};
+  for (size_t i = 0; i < ways.size(); ++i) {
+    auto words = world.train(ways[i]);
+    words[2] = world / std::to_string(i);
+    words.insert(words.end(), {"--steps", "1"});
+    const auto trained = run_cadre(words);
+    ASSERT_EQ(trained.exit_code, 0) << trained.err;
+    const json router = config_of(std::filesystem::path(words[2]) / "model")["cadre"]["router"];
+    EXPECT_EQ(router["groups"], 2);
+    EXPECT_EQ(router["groups_used"], 1);
+  }
+  // The file that a run leaves says it again.
+  auto again = world.train({"--config", world / "0/train.toml"});
+  again[2] = world / "again";
+  EXPECT_EQ(run_cadre(again).exit_code, 0);
+}
+
+TEST(Routers, ConsistencyHoldsTwoDrawsTogether) {
+  const SmallWorld world;
+  const auto trained =
+      run_cadre(world.train({"--router", "stochastic", "--consistency", "5", "--steps", "5"}));
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  std::ifstream metrics(world / "run/model/metrics.jsonl");
+  std::string line;
+  ASSERT_TRUE(std::getline(metrics, line));
+  EXPECT_GT(json::parse(line)["aux"]["consistency"].get<double>(), 0);
+}
+
 TEST(Routers, AStoppedRunGoesOnToTheSameNumbers) {
   const SmallWorld whole, parts;
   const std::vector<std::string> words = {"--router", "smoe_dropout", "--json"};
@@ -107,6 +142,8 @@ TEST(Routers, BadChoicesAreOneLine) {
               HasSubstr("k is 0, must be at least 1"));
   EXPECT_THAT(error_of({"--router", "null_experts", "--router-k", "99"}),
               HasSubstr("k is 99, must be from 1 to 12"));
+  EXPECT_THAT(error_of({"--router-groups-used", "2"}),
+              HasSubstr("--router-groups-used needs --router KIND"));
   EXPECT_THAT(error_of({"--objective", "lod=1"}), HasSubstr("did you mean load?"));
   EXPECT_THAT(error_of({"--objective", "load=x"}), HasSubstr("must be a number"));
 }

@@ -1,5 +1,6 @@
 #include "tools/common/learn_options.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 
@@ -58,6 +59,18 @@ const char* type_name_of(const RouterOption& option) {
   return kNames[option.fallback.index()];
 }
 
+/// "groups_used" as flags are spelled: "groups-used".
+std::string dashed(std::string name) {
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
+/// The flag of a router's option; also as config.json spells it.
+std::string flag_of(const std::string& option) {
+  const std::string flag = "--router-" + dashed(option), as_key = "--router-" + option;
+  return flag == as_key ? flag : flag + "," + as_key;
+}
+
 /// What was given on the command line, until the kind is known.
 using GivenOptions = std::map<std::string, std::string>;
 
@@ -65,7 +78,7 @@ void take_options(const GivenOptions& given, RouterConfig& router) {
   if (given.empty()) return;
   if (router.is_standard()) {
     throw UsageError("--router-{} needs --router KIND (cadre list routers shows them)",
-                     given.begin()->first);
+                     dashed(given.begin()->first));
   }
   for (const auto& [name, text] : given) set_router_option(router, name, text);
 }
@@ -92,7 +105,7 @@ void add_router_options(CommandLine& line, ModelConfig& config) {
       (*given)[key] = text;
     };
     line.app()
-        .add_option_function<std::string>("--router-" + std::string(name), set, help_of(name))
+        .add_option_function<std::string>(flag_of(std::string(name)), set, help_of(name))
         ->group(kRouterGroup)
         ->type_name(type_name_of(*option))
         ->take_last();
@@ -163,6 +176,10 @@ void add_training_options(CommandLine& line, TrainOptions& options) {
   add("--final-lr-share", options.final_lr_share,
       "Learning rate at the end, as a share of the peak")
       ->check(CLI::Range(0.0, 1.0));
+  add("--consistency", options.consistency,
+      "Above 0: two passes a batch, whose predictions this coefficient holds together; for routers "
+      "that draw (THOR: --router stochastic --consistency 5)")
+      ->check(CLI::NonNegativeNumber);
   add("--weight-decay", options.adamw.weight_decay, "AdamW's decay of matrices")
       ->check(CLI::NonNegativeNumber);
   add("--beta1", options.adamw.beta1, "AdamW's decay of the mean gradient")

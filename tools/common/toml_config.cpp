@@ -2,6 +2,7 @@
 
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <iterator>
 #include <sstream>
 
@@ -22,10 +23,21 @@ std::vector<const CLI::Option*> configurable(const CLI::App& app) {
 std::string name_of(const CLI::Option& option) { return option.get_lnames().front(); }
 
 /// Under [router] --router is `kind` and --router-p is `p`; elsewhere keys are the options' names.
-std::string key_of(const CLI::Option& option) {
-  const std::string name = name_of(option), group = option.get_group();
+std::string key_of(const std::string& name, const std::string& group) {
   if (name == group) return "kind";
   return name.starts_with(group + "-") ? name.substr(group.size() + 1) : name;
+}
+
+std::string key_of(const CLI::Option& option) {
+  return key_of(name_of(option), option.get_group());
+}
+
+/// Whether a key of the option's table means it, by any of its names.
+bool has_key(const CLI::Option& option, const std::string& key) {
+  const auto& names = option.get_lnames();
+  return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+    return name == key || key_of(name, option.get_group()) == key;
+  });
 }
 
 /// Walks one TOML document and turns its keys into CLI11's items.
@@ -79,7 +91,7 @@ class Reader {
     for (const auto* option : configurable(app_)) {
       const bool in_group = group == option->get_group();
       const bool is_named = option->check_lname(key);
-      if (in_group ? is_named || key == key_of(*option) : is_named && group.empty()) return *option;
+      if (in_group ? has_key(*option, key) : is_named && group.empty()) return *option;
       if (is_named) elsewhere = option;
       keys.push_back(in_group ? key_of(*option) : name_of(*option));
     }
