@@ -15,6 +15,7 @@
 #include "cadre/engine/pack.h"
 #include "tools/common/engine_options.h"
 #include "tools/common/json_text.h"
+#include "tools/plan/ensemble.h"
 
 namespace {
 
@@ -22,7 +23,7 @@ using namespace cadre;
 using namespace cadre::engine;
 
 struct Options {
-  std::filesystem::path model, trace;
+  std::filesystem::path model, ensemble, trace;
   std::string memory, kv_type = "bf16";
   int64_t context = 0;
   bool json = false;
@@ -84,7 +85,9 @@ void print_plan(const MemoryPlan& plan, const Bandwidths& bandwidths, int64_t co
 int run(int argc, char** argv) {
   Options options;
   CommandLine line("plan", "Loads nothing; reads 0.2 s of experts to measure the disk.");
-  line.add(kModelGroup, "model", options.model, "GGUF file, pack or checkpoint folder")->required();
+  line.add(kModelGroup, "model", options.model, "GGUF file, pack or checkpoint folder");
+  line.add(kModelGroup, "--ensemble", options.ensemble,
+           "Several models behind one router, as this TOML file says, instead of one model");
   line.add(kModelGroup, "--memory", options.memory,
            "Budget for the whole process, e.g. 2GiB; default: what the machine and the control "
            "group have free, less a margin");
@@ -94,19 +97,31 @@ int run(int argc, char** argv) {
   line.add(kModelGroup, "--trace", options.trace, "Routes of this model to forecast hits from");
   line.add_flag(kOutputGroup, "--json", options.json, "Print JSON");
   if (const auto done = line.parse(argc, argv)) return *done;
+  const int64_t memory =
+      options.memory.empty() ? 0 : static_cast<int64_t>(parse_bytes(options.memory));
+  if (options.model.empty() == options.ensemble.empty()) {
+    throw UsageError("give a model or --ensemble (cadre plan --help shows the options)");
+  }
+  if (!options.ensemble.empty()) {
+    plan_ensemble({.file = options.ensemble,
+                   .memory = memory,
+                   .context = options.context,
+                   .kv_type = kv_type_named(options.kv_type),
+                   .json = options.json});
+    return 0;
+  }
 
   const auto source = open_source(options.model);
   const PackedType packed_type = packed_types(*source, {});
   const ExpertFiles files = open_expert_files(*source, packed_type);
   std::optional<RouteTrace> trace;
   if (!options.trace.empty()) trace = read_trace(options.trace);
-  PlanRequest request = {
-      .memory = options.memory.empty() ? default_memory(read_memory_limits())
-                                       : static_cast<int64_t>(parse_bytes(options.memory)),
-      .context =
-          options.context > 0 ? options.context : std::min<int64_t>(source->spec().context, 4096),
-      .kv_type = kv_type_named(options.kv_type),
-      .trace = trace ? &*trace : nullptr};
+  PlanRequest request = {.memory = memory > 0 ? memory : default_memory(read_memory_limits()),
+                         .context = options.context > 0
+                                        ? options.context
+                                        : std::min<int64_t>(source->spec().context, 4096),
+                         .kv_type = kv_type_named(options.kv_type),
+                         .trace = trace ? &*trace : nullptr};
   request.bandwidths = measure_bandwidths(files, physical_cores());
   const MemoryPlan plan = plan_memory(*source, files, request, packed_type);
   if (options.json)

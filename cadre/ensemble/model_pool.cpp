@@ -22,7 +22,10 @@ engine::MemoryPlan ample_plan(const engine::TensorSource& source,
   const engine::PackedType packed_type = engine::packed_types(source, options);
   constexpr int64_t kAmple = std::numeric_limits<int64_t>::max() / 2;
   return engine::plan_memory(source, engine::open_expert_files(source, packed_type),
-                             {.memory = kAmple, .context = context, .pass_tokens = options.prefill},
+                             {.memory = kAmple,
+                              .context = context,
+                              .kv_type = options.kv_type,
+                              .pass_tokens = options.prefill},
                              packed_type);
 }
 

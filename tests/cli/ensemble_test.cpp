@@ -115,6 +115,7 @@ TEST_F(Ensembles, ManyPromptsGiveTheAnswersOfEachAloneWithinTheMemory) {
   const std::string many = folder_ / "many.txt";
   // Room for one of them: 40 MiB are the program's, the models have less than one.
   const std::string whole = read_file(team_);
+  const std::string expected[] = {run({small_, kCode}).out, run({large_, kProse}).out};
   const auto loads = [&](const std::string& window) {
     std::string team = whole;
     team.replace(team.find("window = 16"), 11, "window = " + window);
@@ -126,9 +127,7 @@ TEST_F(Ensembles, ManyPromptsGiveTheAnswersOfEachAloneWithinTheMemory) {
     int64_t opened = 0;
     for (const std::string& line : answers) {
       const json answer = json::parse(line);
-      const bool code = answer["index"].get<int>() % 2 == 0;
-      EXPECT_EQ(answer["text"].get<std::string>() + "\n",
-                run({code ? small_ : large_, code ? kCode : kProse}).out);
+      EXPECT_EQ(answer["text"].get<std::string>() + "\n", expected[answer["index"].get<int>() % 2]);
       opened += answer["was_open"].get<bool>() ? 0 : 1;
     }
     return opened;
@@ -147,6 +146,20 @@ TEST_F(Ensembles, ABudgetChoosesModels) {
   EXPECT_EQ(one["categories"]["prose"]["model"], "small");
   EXPECT_EQ(one["bytes"], small);
   EXPECT_GE(one["loss"].get<double>(), all["loss"].get<double>());
+}
+
+TEST_F(Ensembles, APlanSaysWhatStaysOpenTogether) {
+  ASSERT_EQ(compose().exit_code, 0);
+  const auto plan = [&](const std::string& memory) {
+    return run_cadre({"plan", "--ensemble", team_, "--memory", memory, "--json"});
+  };
+  const json ample = json::parse(plan("1GiB").out), tight = json::parse(plan("60MiB").out);
+  EXPECT_EQ(ample["open_together"], 2);
+  EXPECT_EQ(tight["open_together"], 1);
+  EXPECT_EQ(ample["models"]["small"]["categories"], json::array({"code"}));
+  EXPECT_EQ(ample["general"], "large");
+  expect_error(plan("1MiB"), "are the least");
+  expect_error(run_cadre({"plan"}), "give a model or --ensemble");
 }
 
 TEST_F(Ensembles, ModelsAreMeasuredOnAnswersWhenNoLossesCome) {
