@@ -67,6 +67,16 @@ const std::vector<RecipeEntry>& all_recipes() {
        "a dense layer cut into slices without changing a weight, and a router that the dense layer "
        "tells which of them to use, keep most of the model with half of the work",
        factorllm},
+      {"composition-of-experts",
+       "Composition of Experts: A Modular Compound AI System Leveraging Large Language Models "
+       "(2024)",
+       "a prompt is classified and its category looked up: better than the best single model, and "
+       "steadier than learning each prompt's best model",
+       composition_of_experts},
+      {"glider", "Glider: Global and Local Instruction-Driven Expert Router (2025)",
+       "a task's instruction beside each token's own scores finds the right adapter where tokens "
+       "can't tell the task",
+       glider},
   };
   return recipes;
 }

@@ -28,5 +28,7 @@ Recipe compeft(const Setting& setting);
 Recipe knowledge_concentration(const Setting& setting);
 Recipe mc_smoe(const Setting& setting);
 Recipe factorllm(const Setting& setting);
+Recipe composition_of_experts(const Setting& setting);
+Recipe glider(const Setting& setting);
 
 }  // namespace cadre::recipes

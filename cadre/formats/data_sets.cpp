@@ -36,6 +36,16 @@ std::string how_to_get(const DataSet& set) {
                      install);
 }
 
+/// The same handbook in several languages.
+DataSet debian_reference(const std::string& code, const std::string& language) {
+  const std::string package = "debian-reference-" + code;
+  return {.name = package,
+          .help = "the Debian Reference in " + language + ": about 1 MB of text",
+          .licence = "GPL-2+",
+          .origin = DebianOrigin{package, "usr/share/debian-reference"},
+          .files = {"debian-reference." + code + ".txt.gz"}};
+}
+
 }  // namespace
 
 const std::vector<DataSet>& data_sets() {
@@ -59,6 +69,11 @@ const std::vector<DataSet>& data_sets() {
                            "tinyshakespeare/input.txt",
                            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"},
        .files = {"input.txt"}},
+      debian_reference("en", "English"),
+      debian_reference("de", "German"),
+      debian_reference("es", "Spanish"),
+      debian_reference("ja", "Japanese"),
+      debian_reference("fr", "French"),
       {.name = "skills",
        .help = "regression on mixtures of random teachers (cadre/data/skills.h)",
        .licence = "-",
