@@ -73,6 +73,7 @@ int train(Options& options, const std::string& resolved) {
     probe.vocabulary = options.data.vocabulary;
     probe.validate();  // before minutes go into preparing text
   }
+  check_draws(options.training, options.model.router);
   const PreparedData data = prepare(options);
   if (options.from.empty()) {
     options.model.vocabulary = data.tokenizer.vocabulary_size();

@@ -39,18 +39,6 @@ void check_options(const TrainOptions& o) {
   }
 }
 
-/// Two passes differ only where a router draws.
-void check_draws(const TrainOptions& options, const RouterConfig& router) {
-  if (options.consistency == 0) return;
-  const bool draws = !router.is_standard() &&
-                     router_kind_named(router.kind).needs.find("seed") != std::string_view::npos;
-  if (draws) return;
-  throw UsageError(
-      "consistency compares two passes in which routers draw anew, but the router {} draws "
-      "nothing; use the router stochastic, or a consistency of 0",
-      router.is_standard() ? "of the architecture" : router.kind);
-}
-
 NamedTensors parameters_of(LanguageModel& model) { return unique_parameters(*model.decoder()); }
 
 /// "balance/layer3" is of the kind "balance".
@@ -66,6 +54,17 @@ double max_over_mean(const std::vector<double>& shares) {
 }
 
 }  // namespace
+
+void check_draws(const TrainOptions& options, const RouterConfig& router) {
+  if (options.consistency == 0) return;
+  const bool draws = !router.is_standard() &&
+                     router_kind_named(router.kind).needs.find("seed") != std::string_view::npos;
+  if (draws) return;
+  throw UsageError(
+      "consistency compares two passes in which routers draw anew, but the router {} draws "
+      "nothing; use the router stochastic, or a consistency of 0",
+      router.is_standard() ? "of the architecture" : router.kind);
+}
 
 /// What one step gives for logs and reports.
 struct Trainer::StepFigures {

@@ -39,6 +39,10 @@ struct TrainOptions {
   Activations activations = Activations::kKeep;
 };
 
+/// Throws UsageError when `consistency` is asked of a router that draws nothing: two passes differ
+/// only where one does.
+void check_draws(const TrainOptions& options, const RouterConfig& router);
+
 struct StepReport {
   int64_t step = 0, steps = 0, tokens = 0;
   double loss = 0, cross_entropy = 0, lr = 0, grad_norm = 0;

@@ -144,6 +144,8 @@ TEST(Routers, BadChoicesAreOneLine) {
               HasSubstr("k is 99, must be from 1 to 12"));
   EXPECT_THAT(error_of({"--router-groups-used", "2"}),
               HasSubstr("--router-groups-used needs --router KIND"));
+  EXPECT_THAT(error_of({"--router", "top_k", "--consistency", "5"}),
+              HasSubstr("the router top_k draws nothing"));
   EXPECT_THAT(error_of({"--objective", "lod=1"}), HasSubstr("did you mean load?"));
   EXPECT_THAT(error_of({"--objective", "load=x"}), HasSubstr("must be a number"));
 }
