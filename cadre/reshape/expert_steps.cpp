@@ -3,27 +3,9 @@
 #include <algorithm>
 
 #include "cadre/base/error.h"
+#include "cadre/base/random.h"
 
 namespace cadre::reshape {
-namespace {
-
-class WeightedSum : public TileKernel {
- public:
-  explicit WeightedSum(std::vector<double> weights) : weights_(std::move(weights)) {}
-
-  void compute(const Tile& tile) const override {
-    for (size_t i = 0; i < tile.out.size(); ++i) {
-      double sum = 0;
-      for (size_t m = 0; m < weights_.size(); ++m) sum += weights_[m] * tile.in[m][i];
-      tile.out[i] = static_cast<float>(sum);
-    }
-  }
-
- private:
-  std::vector<double> weights_;
-};
-
-}  // namespace
 
 bool is_routed_expert(const SchemaTensor& tensor) {
   return tensor.expert >= 0 || tensor.is_stack();
@@ -78,8 +60,12 @@ Step copy_rows_step(const SchemaTensor& tensor, int checkpoint, std::span<const 
   return step;
 }
 
-std::shared_ptr<TileKernel> weighted_sum(std::vector<double> weights) {
-  return std::make_shared<WeightedSum>(std::move(weights));
+WholeKernel random_router(float deviation, int64_t seed, int64_t layer) {
+  return [=](const Whole& whole) {
+    if (deviation == 0) return std::fill(whole.out[0].begin(), whole.out[0].end(), 0.0F);
+    Random random(static_cast<uint64_t>(seed), {static_cast<uint64_t>(layer), 1});
+    for (float& value : whole.out[0]) value = deviation * random.normal();
+  };
 }
 
 void set_expert_count(nlohmann::json& config, int64_t experts, const std::string& where) {

@@ -29,8 +29,8 @@ Step copy_expert_step(const Schema& schema, Role role, int64_t layer, int64_t fr
 Step copy_rows_step(const SchemaTensor& tensor, int checkpoint, std::span<const int32_t> rows,
                     const std::string& name);
 
-/// out = sum of weight * in, added up in double.
-std::shared_ptr<TileKernel> weighted_sum(std::vector<double> weights);
+/// Fills a router's matrix of `layer`: normal numbers of that deviation (0 = zeros).
+WholeKernel random_router(float deviation, int64_t seed, int64_t layer);
 
 /// Sets the config's number of routed experts under the key that the architecture uses. Throws
 /// UsageError when it has none.

@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "cadre/base/error.h"
-#include "cadre/base/random.h"
 #include "cadre/formats/file.h"
 #include "cadre/formats/json.h"
 #include "cadre/reshape/expert_steps.h"
@@ -154,15 +153,8 @@ class Factorize : public ReshapeOp {
       Step step = {
           .out = {{tensor_name(type_, Role::kRouter, layer), gate.info.dtype, {experts_, hidden}}}};
       const std::string how = params_.text("router");
-      if (how == "zero") {
-        step.kernel = WholeKernel(
-            [](const Whole& whole) { std::fill(whole.out[0].begin(), whole.out[0].end(), 0.0F); });
-      } else if (how == "random") {
-        const auto seed = static_cast<uint64_t>(params_.integer("seed"));
-        step.kernel = WholeKernel([seed, layer](const Whole& whole) {
-          Random random(seed, {static_cast<uint64_t>(layer), 1});
-          for (float& value : whole.out[0]) value = 0.02F * random.normal();
-        });
+      if (how == "zero" || how == "random") {
+        step.kernel = random_router(how == "zero" ? 0.0F : 0.02F, params_.integer("seed"), layer);
       } else if (how == "centroid") {
         step.in = {{.checkpoint = 0, .name = gate.info.name}};
         step.kernel = WholeKernel([slices, hidden](const Whole& whole) {

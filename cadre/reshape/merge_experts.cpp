@@ -12,6 +12,7 @@
 #include "cadre/reshape/expert_groups.h"
 #include "cadre/reshape/expert_steps.h"
 #include "cadre/reshape/layer_stats.h"
+#include "cadre/reshape/mix_kernels.h"
 
 namespace cadre::reshape {
 namespace {
@@ -101,7 +102,7 @@ Step merge_step(const Schema& schema, const Merge& merge, Role role, const std::
   if (merge.members.size() == 1) {
     step.kernel = CopyKernel{};
   } else if (merge.aligner == nullptr) {
-    step.kernel = weighted_sum(merge.weights);
+    step.kernel = linear_kernel(merge.weights, Weights::kAsGiven);
   } else {
     step.kernel = aligned_sum(merge, role, shape[0], shape[1]);
     step.scratch_bytes = 8 * shape[0] * shape[1] + Aligner::scratch_bytes(schema, merge.layer);

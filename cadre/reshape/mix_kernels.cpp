@@ -8,6 +8,7 @@
 
 #include "cadre/base/memory.h"
 #include "cadre/reshape/rank_threshold.h"
+#include "cadre/reshape/value_loops.h"
 
 namespace cadre::reshape {
 namespace {
@@ -25,21 +26,10 @@ class Linear : public TileKernel {
                      : std::accumulate(weights_.begin(), weights_.end(), 0.0)) {}
 
   void compute(const Tile& tile) const override {
-    constexpr size_t kBlock = 1024;  // stays in the first-level cache
-    std::array<double, kBlock> sums;
-    for (size_t first = 0; first < tile.out.size(); first += kBlock) {
-      const size_t size = std::min(kBlock, tile.out.size() - first);
-      for (size_t k = 0; k < weights_.size(); ++k) {
-        const float* in = tile.in[k].data() + first;
-        const double weight = weights_[k];
-        if (k == 0)
-          for (size_t i = 0; i < size; ++i) sums[i] = weight * in[i];
-        else
-          for (size_t i = 0; i < size; ++i) sums[i] += weight * in[i];
-      }
-      for (size_t i = 0; i < size; ++i)
-        tile.out[first + i] = static_cast<float>(sums[i] / divisor_);
-    }
+    std::vector<const float*> in;
+    for (const auto& values : tile.in) in.push_back(values.data());
+    mix_floats(in.data(), weights_.data(), weights_.size(), divisor_, tile.out.size(),
+               tile.out.data());
   }
 
  private:

@@ -3,6 +3,7 @@
 /// A checkpoint folder that is written at any place in any order, and survives the death of its
 /// writer: `.NAME.reshape/` beside it holds `out/` and a journal of finished steps.
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -84,6 +85,7 @@ class OutputFolder {
   std::map<std::string, std::string> small_files_;
   std::set<int64_t> finished_;
   OpenFile lock_, journal_;
+  std::atomic<int64_t> written_ = 0;
 };
 
 }  // namespace cadre::reshape

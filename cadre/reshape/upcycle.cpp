@@ -6,6 +6,7 @@
 #include "cadre/base/error.h"
 #include "cadre/base/random.h"
 #include "cadre/reshape/expert_steps.h"
+#include "cadre/reshape/mix_kernels.h"
 #include "cadre/reshape/moe_config.h"
 #include "cadre/reshape/prompt_router.h"
 
@@ -174,8 +175,8 @@ class Upcycle : public ReshapeOp {
       }
       if (count_ == 1) return copy_step(tensor, 0);
       Step step = {.out = {tensor.info},
-                   .kernel = weighted_sum(std::vector<double>(static_cast<size_t>(count_),
-                                                              1.0 / static_cast<double>(count_)))};
+                   .kernel = linear_kernel(std::vector<double>(static_cast<size_t>(count_), 1.0),
+                                           Weights::kNormalized)};
       for (int i = 0; i < count_; ++i)
         step.in.push_back({.checkpoint = i, .name = tensor.info.name});
       return step;
@@ -216,12 +217,7 @@ class Upcycle : public ReshapeOp {
           std::copy(rows.begin(), rows.end(), whole.out[0].begin());
         });
       } else if (how == "zero" || how == "random") {
-        const float deviation = how == "zero" ? 0.0F : 0.02F;
-        const auto seed = static_cast<uint64_t>(params_.integer("seed"));
-        step.kernel = WholeKernel([=](const Whole& whole) {
-          Random random(seed, {static_cast<uint64_t>(layer), 1});
-          for (float& value : whole.out[0]) value = deviation * random.normal();
-        });
+        step.kernel = random_router(how == "zero" ? 0.0F : 0.02F, params_.integer("seed"), layer);
       } else {
         throw UsageError("{}: router is \"{}\", must be zero, random, hidden or cheap_embed",
                          params_.where(), how);

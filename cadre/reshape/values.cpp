@@ -1,10 +1,10 @@
 #include "cadre/reshape/values.h"
 
-#include <bit>
 #include <cstring>
 
 #include "cadre/base/error.h"
 #include "cadre/kernels/blocks.h"
+#include "cadre/reshape/value_loops.h"
 
 namespace cadre::reshape {
 namespace {
@@ -31,21 +31,18 @@ void encode_each(std::span<const float> values, std::span<std::byte> bytes, Conv
 /// Whether every stored number without its sign is smaller than infinity's pattern.
 template <typename Bits>
 bool below(std::span<const std::byte> bytes, Bits mask, Bits infinity) {
-  Bits largest = 0;
-  const size_t count = bytes.size() / sizeof(Bits);
-  for (size_t i = 0; i < count; ++i) {
-    Bits bits;
-    std::memcpy(&bits, bytes.data() + i * sizeof(Bits), sizeof(Bits));
-    const Bits magnitude = bits & mask;
-    largest = largest > magnitude ? largest : magnitude;
-  }
-  return largest < infinity;
+  return largest_bits(bytes.data(), bytes.size() / sizeof(Bits), mask) < infinity;
 }
 
-/// NaN becomes infinity at best: all_finite() finds either.
-uint16_t to_bf16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+bool below_in_float64(std::span<const std::byte> bytes) {
+  constexpr uint64_t kMask = 0x7fffffffffffffffu, kInfinity = 0x7ff0000000000000u;
+  bool all = true;
+  for (size_t at = 0; at + sizeof(uint64_t) <= bytes.size(); at += sizeof(uint64_t)) {
+    uint64_t bits;
+    std::memcpy(&bits, bytes.data() + at, sizeof(bits));
+    all = all && (bits & kMask) < kInfinity;
+  }
+  return all;
 }
 
 }  // namespace
@@ -62,8 +59,7 @@ void decode(DType type, std::span<const std::byte> bytes, std::span<float> value
     case DType::kF16:
       return decode_each<uint16_t>(bytes, values, kernels::half_to_float);
     case DType::kBF16:
-      return decode_each<uint16_t>(
-          bytes, values, [](uint16_t v) { return std::bit_cast<float>(uint32_t{v} << 16); });
+      return bf16_to_floats(bytes.data(), values.size(), values.data());
     case DType::kF64:
       return decode_each<double>(bytes, values, [](double v) { return static_cast<float>(v); });
     default:
@@ -79,7 +75,7 @@ void encode(DType type, std::span<const float> values, std::span<std::byte> byte
     case DType::kF16:
       return encode_each<uint16_t>(values, bytes, kernels::float_to_half);
     case DType::kBF16:
-      return encode_each<uint16_t>(values, bytes, to_bf16);
+      return floats_to_bf16(values.data(), values.size(), bytes.data());
     case DType::kF64:
       return encode_each<double>(values, bytes, [](float v) { return static_cast<double>(v); });
     default:
@@ -96,7 +92,7 @@ bool all_finite(DType type, std::span<const std::byte> bytes) {
     case DType::kBF16:
       return below<uint16_t>(bytes, 0x7fffu, 0x7f80u);
     case DType::kF64:
-      return below<uint64_t>(bytes, 0x7fffffffffffffffu, 0x7ff0000000000000u);
+      return below_in_float64(bytes);
     default:
       return true;
   }

@@ -1,7 +1,6 @@
 #pragma once
 
-/// Stored numbers <-> float32, for the floating-point types; loops that the compiler makes vectors
-/// of.
+/// Stored numbers <-> float32, for the floating-point types.
 
 #include <cstddef>
 #include <cstdint>
