@@ -16,9 +16,10 @@ void grow(std::vector<T>& numbers, int64_t size) {
 }  // namespace
 
 void Activations::resize(int64_t rows, int64_t columns, Floats floats) {
+  rows_ = rows;
   columns_ = columns;
   floats_ = floats;
-  if (floats == Floats::kKeep) grow(values_, rows * columns);
+  if (floats == Floats::kKeep) keep_floats();
   grow(q_, rows * columns);
   grow(scales_, rows * (columns / kBlock));
   grow(sums_, rows * (columns / kBlock) * 2);
@@ -31,8 +32,16 @@ void Activations::quantize(int64_t first, int64_t last) {
                                 scales_.data() + blocks, sums_.data() + 2 * blocks);
 }
 
-kernels::InnerActivations Activations::inner(int64_t first) {
-  if (floats_ == Floats::kKeep) return {.values = values_.data() + first * columns_};
+void Activations::keep_floats() {
+  floats_ = Floats::kKeep;
+  grow(values_, rows_ * columns_);
+}
+
+kernels::InnerActivations Activations::inner_floats(int64_t first) {
+  return {.values = values_.data() + first * columns_};
+}
+
+kernels::InnerActivations Activations::inner_bytes(int64_t first) {
   const int64_t block = first * (columns_ / kBlock);
   return {q_.data() + first * columns_, scales_.data() + block, sums_.data() + 2 * block};
 }

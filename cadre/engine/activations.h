@@ -22,15 +22,18 @@ class Activations {
   /// Makes the 8-bit form of rows [first, last) from their floats. Does nothing where columns are
   /// no multiple of 32: only float weights have such.
   void quantize(int64_t first, int64_t last);
-  /// Where another computation writes rows from `first` on: floats when they are kept, else the
+  /// Keeps floats from now on, too.
+  void keep_floats();
+  /// Where another computation writes rows from `first` on: floats (which must be kept), or the
   /// 8-bit form.
-  kernels::InnerActivations inner(int64_t first);
+  kernels::InnerActivations inner_floats(int64_t first);
+  kernels::InnerActivations inner_bytes(int64_t first);
 
   /// From row `first` on; `rows` picks among them (null: in order).
   kernels::QuantizedActivations view(int64_t first = 0, const int32_t* rows = nullptr) const;
 
  private:
-  int64_t columns_ = 0;
+  int64_t rows_ = 0, columns_ = 0;
   Floats floats_ = Floats::kKeep;
   std::vector<float> values_, scales_;
   std::vector<int8_t> q_;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cadre/base/error.h"
+#include "cadre/engine/expert_names.h"
 
 namespace cadre::engine {
 namespace {
@@ -51,13 +52,19 @@ BlockType main_type(const GgufImage& image, const std::vector<BlockType>& types)
   return most == counts.end() ? BlockType::kF32 : most->first;
 }
 
+GgufKeys keys_of(const GgufImage& image, const std::vector<BlockType>& types) {
+  GgufKeys keys = image.keys;
+  keys.remove("general.file_type");
+  keys.remove("general.quantization_version");
+  keys.add("general.file_type", file_type_of(main_type(image, types)));
+  keys.add("general.quantization_version", uint32_t{2});
+  return keys;
+}
+
 std::vector<StoredTensor> write_as(const std::filesystem::path& path, GgufImage& image,
                                    const std::vector<BlockType>& types,
                                    const ImageProgress& progress) {
-  image.keys.remove("general.file_type");
-  image.keys.remove("general.quantization_version");
-  image.keys.add("general.file_type", file_type_of(main_type(image, types)));
-  image.keys.add("general.quantization_version", uint32_t{2});
+  image.keys = keys_of(image, types);
   return write_image(path, image, types, progress);
 }
 
@@ -75,7 +82,8 @@ bool has_role(std::string_view tensor_name, std::string_view role) {
   if (role == base) return true;
   if (role == "embedding") return base == "token_embd";
   if (role == "output") return base == "output";
-  if (role == "experts") return base.ends_with("_exps");
+  if (role == "experts")
+    return base.ends_with("_exps") || is_routed_expert(std::string(tensor_name));
   if (role == "shared") return base.ends_with("_shexp");
   if (role == "attn") return base.starts_with("attn_");
   if (role == "ffn") return base.starts_with("ffn_");
@@ -150,6 +158,10 @@ QuantizePlan plan_quantize(const GgufImage& image, BlockType type,
                                      count == 1 ? "" : "s",
                                      kernels::block_info(misfit.second).name));
   return plan;
+}
+
+int64_t quantized_bytes(const GgufImage& image, const QuantizePlan& plan) {
+  return gguf_bytes(keys_of(image, plan.types), specs_of(image, plan.types));
 }
 
 std::vector<StoredTensor> quantize_gguf(const std::filesystem::path& path, GgufImage image,

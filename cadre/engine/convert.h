@@ -48,6 +48,9 @@ struct QuantizePlan {
 QuantizePlan plan_quantize(const GgufImage& image, kernels::BlockType type,
                            const std::vector<RoleType>& roles);
 
+/// Size of the file that quantize_gguf() writes.
+int64_t quantized_bytes(const GgufImage& image, const QuantizePlan& plan);
+
 /// Throws as write_image does.
 std::vector<StoredTensor> quantize_gguf(const std::filesystem::path& path, GgufImage image,
                                         const QuantizePlan& plan,

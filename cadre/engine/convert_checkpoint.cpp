@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
+#include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <tuple>
@@ -12,6 +12,7 @@
 #include "cadre/engine/architectures.h"
 #include "cadre/engine/checkpoint_source.h"
 #include "cadre/engine/convert_image.h"
+#include "cadre/engine/expert_names.h"
 #include "cadre/engine/router_kinds.h"
 #include "cadre/engine/tokenizer_from_gguf.h"
 #include "cadre/formats/file.h"
@@ -95,9 +96,8 @@ BlockType block_type_of(DType type, const std::string& name, const std::string& 
 /// Embedding, layers in order, the rest.
 std::tuple<int64_t, std::string> place_of(const std::string& name) {
   if (name.starts_with("token_embd")) return {-1, name};
-  int64_t layer = INT64_MAX;
-  if (name.starts_with("blk.")) std::from_chars(name.data() + 4, name.data() + name.size(), layer);
-  return {layer, name};
+  const int64_t layer = layer_of_tensor(name);
+  return {layer < 0 ? INT64_MAX : layer, name};
 }
 
 struct Stack {
@@ -133,7 +133,7 @@ class CheckpointImage {
     GgufImage image = {.where = folder_.string()};
     image.files.push_back(reader_);
     for (const auto& [name, view] : reader_->tensors()) add(image, name, view);
-    for (auto& [name, stack] : stacks_) image.tensors.push_back(stacked(name, stack));
+    for (const auto& [name, stack] : stacks_) add_experts(image, name, stack);
     add_head(image);
     std::sort(image.tensors.begin(), image.tensors.end(),
               [](const auto& a, const auto& b) { return place_of(a.name) < place_of(b.name); });
@@ -153,6 +153,7 @@ class CheckpointImage {
 
  private:
   void add(GgufImage& image, const std::string& name, const TensorView& view) {
+    if (name.ends_with(".expert_map")) return add_expert_map(image, name, view);
     ImagePart part = {view.bytes, block_type_of(view.dtype, name, folder_.string())};
     if (const auto expert = expert_name_of(name)) {
       Stack& stack = stacks_[expert->stacked];
@@ -191,6 +192,27 @@ class CheckpointImage {
     if (tensor.shape.empty() || tensor.shape[0] != heads * spec_.key_width)
       throw FormatError("{}: tensor {} must have {} rows: {} heads of {}", folder_.string(),
                         quote(name), heads * spec_.key_width, heads, spec_.key_width);
+  }
+
+  /// Merged layers: the map is a key of the file, and each stored expert a tensor of its own.
+  void add_expert_map(GgufImage& image, const std::string& name, const TensorView& view) {
+    const int64_t layer = layer_of(name).value_or(-1);
+    std::vector<int32_t> map(static_cast<size_t>(view.elements()));
+    if (view.dtype != DType::kI32 || static_cast<int64_t>(map.size()) != spec_.experts)
+      throw FormatError("{}: tensor {} must name a stored expert for each of {}", folder_.string(),
+                        quote(name), spec_.experts);
+    std::memcpy(map.data(), view.bytes.data(), view.bytes.size());
+    image.keys.add(expert_map_key(layer), std::span<const int32_t>(map));
+    image.expert_maps[layer] = std::move(map);
+  }
+
+  void add_experts(GgufImage& image, const std::string& name, const Stack& stack) const {
+    if (!image.expert_maps.contains(layer_of_tensor(name))) {
+      image.tensors.push_back(stacked(name, stack));
+      return;
+    }
+    for (const auto& [expert, part] : stack.experts)
+      image.tensors.push_back({single_expert_name(name, expert), stack.shape, {part}});
   }
 
   ImageTensor stacked(const std::string& name, const Stack& stack) const {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "cadre/base/error.h"
+#include "cadre/engine/expert_names.h"
 #include "cadre/formats/gguf.h"
 #include "cadre/formats/json.h"
 
@@ -74,8 +75,14 @@ GgufImage image_of_gguf(const fs::path& path) {
     image.files.push_back(file);
     if (i == 0) {
       if (file->contains(count_key)) count = file->integer(count_key);
-      for (const auto& [key, value] : file->raw_metadata())
-        if (!key.starts_with("split.")) image.keys.add(key, value);
+      for (const auto& [key, value] : file->raw_metadata()) {
+        if (key.starts_with("split.")) continue;
+        image.keys.add(key, value);
+        if (const auto layer = layer_of_map_key(key)) {
+          const auto map = file->integers(key);
+          image.expert_maps[*layer] = {map.begin(), map.end()};
+        }
+      }
     }
     for (const GgufTensor& tensor : file->tensors()) {
       image.tensors.push_back({.name = tensor.name,

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -40,6 +41,8 @@ struct GgufImage {
   std::vector<ImageTensor> tensors;
   std::vector<std::string> notes;                  ///< what the user should know, a line each
   std::vector<std::shared_ptr<const void>> files;  ///< keeps the parts' bytes mapped
+  /// By layer whose experts are merged: the stored expert of each. `keys` say it, too.
+  std::map<int64_t, std::vector<int32_t>> expert_maps;
 };
 
 /// A .gguf file, with its other parts when it is one of a split. Throws IoError, FormatError (among
@@ -68,6 +71,10 @@ struct StoredTensor {
   double squared_error = 0;  ///< sum over all values of (stored - original)^2
   double squared_sum = 0;    ///< sum over all values of original^2
 };
+
+/// The tensor table of the file, tensor i stored as types[i].
+std::vector<GgufTensorSpec> specs_of(const GgufImage& image,
+                                     const std::vector<kernels::BlockType>& types);
 
 /// Called after each piece with the bytes of the source that are done.
 using ImageProgress = std::function<void(int64_t bytes)>;

@@ -121,9 +121,7 @@ void read_rows(const ImageTensor& tensor, const ImagePart& part, int64_t first, 
     kernels::dequantize(part.type, row_at(tensor, part, row), columns, values);
 }
 
-std::vector<StoredTensor> write_image(const std::filesystem::path& path, const GgufImage& image,
-                                      const std::vector<BlockType>& types,
-                                      const ImageProgress& progress) {
+std::vector<GgufTensorSpec> specs_of(const GgufImage& image, const std::vector<BlockType>& types) {
   std::vector<GgufTensorSpec> specs;
   for (size_t i = 0; i < image.tensors.size(); ++i) {
     const ImageTensor& tensor = image.tensors[i];
@@ -132,7 +130,13 @@ std::vector<StoredTensor> write_image(const std::filesystem::path& path, const G
                      {tensor.shape.rbegin(), tensor.shape.rend()},
                      find_gguf_tensor_type(type)->id});
   }
-  GgufWriter writer(path, image.keys, specs);
+  return specs;
+}
+
+std::vector<StoredTensor> write_image(const std::filesystem::path& path, const GgufImage& image,
+                                      const std::vector<BlockType>& types,
+                                      const ImageProgress& progress) {
+  GgufWriter writer(path, image.keys, specs_of(image, types));
   std::vector<StoredTensor> stored;
   for (size_t i = 0; i < image.tensors.size(); ++i) {
     const ImageTensor& tensor = image.tensors[i];

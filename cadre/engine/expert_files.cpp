@@ -42,30 +42,42 @@ MatrixLayout matrix_of(const SourceTensor& slice, const PackedType& packed_type)
   return matrix;
 }
 
-bool alike(const MatrixLayout& a, const MatrixLayout& b) {
-  return a.type == b.type && a.stored == b.stored && a.rows == b.rows && a.columns == b.columns &&
-         a.steps == b.steps;
+bool same_shape(const MatrixLayout& a, const MatrixLayout& b) {
+  return a.rows == b.rows && a.columns == b.columns && a.steps == b.steps;
+}
+bool alike(const LayerLayout& a, const LayerLayout& b) {
+  const auto same = [](const MatrixLayout& x, const MatrixLayout& y) {
+    return x.type == y.type && x.stored == y.stored;
+  };
+  return std::equal(a.matrices.begin(), a.matrices.end(), b.matrices.begin(), same);
 }
 
 void add_layer(const TensorSource& source, int64_t layer, const PackedType& packed_type,
                ExpertFiles& files) {
-  LayerLayout& layout = files.layers[layer];
-  for (size_t m = 0; m < kExpertMatrices; ++m) {
-    const std::string stem = fmt::format("blk.{}.ffn_{}_exps", layer, kNames[m]);
-    for (int64_t expert = 0; expert < files.grid.experts; ++expert) {
+  for (int64_t expert = 0; expert < files.grid.experts; ++expert) {
+    const int64_t id = files.grid.id(layer, expert);
+    LayerLayout& layout = files.mixed[id];
+    for (size_t m = 0; m < kExpertMatrices; ++m) {
+      const std::string stem = fmt::format("blk.{}.ffn_{}_exps", layer, kNames[m]);
       const SourceTensor slice = source.expert_slice(stem + ".weight", expert);
-      const MatrixLayout matrix = matrix_of(slice, packed_type);
-      if (expert == 0) layout.matrices[m] = matrix;
-      if (!alike(matrix, layout.matrices[m]))
-        throw FormatError("{}: expert {} has another shape or type than expert 0", stem, expert);
-      files.parts[files.grid.id(layer, expert)][m] = {
-          .file = slice.file,
-          .offset = slice.file_offset,
-          .bytes = static_cast<int64_t>(slice.bytes.size()),
-          .memory = slice.bytes.data()};
+      layout.matrices[m] = matrix_of(slice, packed_type);
+      if (!same_shape(layout.matrices[m], files.mixed[files.grid.id(layer, 0)].matrices[m]))
+        throw FormatError("{}: expert {} has another shape than expert 0", stem, expert);
+      files.parts[id][m] = {.file = slice.file,
+                            .offset = slice.file_offset,
+                            .bytes = static_cast<int64_t>(slice.bytes.size()),
+                            .memory = slice.bytes.data()};
     }
+    lay_out(layout);
+    if (layout.bytes > files.layers[layer].bytes) files.layers[layer] = layout;
   }
-  lay_out(layout);
+}
+
+/// Every expert is laid out as its layer's largest.
+bool are_alike(const ExpertFiles& files) {
+  for (int64_t id = 0; id < files.grid.size(); ++id)
+    if (!alike(files.mixed[id], files.layers[files.grid.layer_of(id)])) return false;
+  return true;
 }
 
 }  // namespace
@@ -89,9 +101,13 @@ int64_t ExpertFiles::count() const {
                                       [](const LayerLayout& layer) { return layer.bytes > 0; });
 }
 
-ExpertPanels ExpertFiles::panels(int64_t layer, const std::byte* slot) const {
+const LayerLayout& ExpertFiles::layout_of(int64_t id) const {
+  return mixed.empty() ? layers[grid.layer_of(id)] : mixed[id];
+}
+
+ExpertPanels ExpertFiles::panels(int64_t id, const std::byte* slot) const {
   const auto matrix = [&](ExpertMatrix m) {
-    const MatrixLayout& from = layers[layer].matrices[static_cast<size_t>(m)];
+    const MatrixLayout& from = layout_of(id).matrices[static_cast<size_t>(m)];
     return kernels::PanelMatrix{
         .type = from.type, .rows = from.rows, .columns = from.columns, .data = slot + from.offset};
   };
@@ -107,8 +123,10 @@ ExpertFiles find_expert_files(const TensorSource& source, const PackedType& pack
   files.paths = source.files();
   files.layers.resize(spec.layers);
   files.parts.resize(files.grid.size());
+  files.mixed.resize(files.grid.size());
   for (int64_t layer = 0; layer < spec.layers; ++layer)
     if (spec.has_whole_experts(layer)) add_layer(source, layer, packed_type, files);
+  if (are_alike(files)) files.mixed.clear();
   return files;
 }
 

@@ -28,7 +28,7 @@ struct MatrixLayout {
   Steps steps = {};                                      ///< in the file (kRows)
 };
 
-/// One layer's experts, all alike; `bytes` is 0 where the layer has none.
+/// How an expert lies in its slot; `bytes` is 0 where the layer has none.
 struct LayerLayout {
   std::array<MatrixLayout, kExpertMatrices> matrices;
   int64_t bytes = 0;  ///< of an expert's panels, a multiple of 4096
@@ -50,7 +50,9 @@ struct ExpertFiles {
   ExpertGrid grid;
   std::vector<std::filesystem::path> paths;
   Form form = Form::kRows;
-  std::vector<LayerLayout> layers;
+  std::vector<LayerLayout> layers;  ///< of all of a layer's experts, or of its largest
+  /// By expert, when those of a layer are stored as different types; empty = all as their layer.
+  std::vector<LayerLayout> mixed;
   std::vector<std::array<FilePart, kExpertMatrices>> parts;  ///< by expert; unused ones are empty
   std::vector<uint32_t> checksums;                           ///< CRC32C by expert, or empty
 
@@ -58,8 +60,9 @@ struct ExpertFiles {
   int64_t slot_bytes() const;
   /// Experts that exist: layers without any do not count.
   int64_t count() const;
-  /// Points into `slot`, which holds the panels of one of the layer's experts.
-  ExpertPanels panels(int64_t layer, const std::byte* slot) const;
+  const LayerLayout& layout_of(int64_t id) const;
+  /// Points into `slot`, which holds the panels of that expert.
+  ExpertPanels panels(int64_t id, const std::byte* slot) const;
 };
 
 /// Lays out a layer's slot: offsets and bytes from types, rows and columns. Gate and up come

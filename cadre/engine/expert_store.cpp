@@ -273,7 +273,7 @@ void ExpertStore::repack(const Job& job) {
 /// Checks and repacks what has been read.
 void ExpertStore::finish(Job& job) {
   if (job.error.empty()) {
-    const LayerLayout& layer = files_.layers[files_.grid.layer_of(job.id)];
+    const LayerLayout& layer = files_.layout_of(job.id);
     if (files_.form == ExpertFiles::Form::kRows) {
       repack(job);
       for (const Part& part : job.parts) {

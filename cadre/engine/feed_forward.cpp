@@ -49,16 +49,20 @@ void FeedForward::begin(const Activations& x, int64_t tokens, int64_t hidden, fl
   std::fill_n(out, tokens * hidden, 0.0F);
 }
 
-void FeedForward::begin_group(int64_t pairs, int64_t inner, kernels::BlockType down) {
+void FeedForward::begin_group(int64_t pairs, int64_t inner) {
   pairs_ = pairs;
-  inner_.resize(pairs, inner, reads_floats(down) ? Floats::kKeep : Floats::kDrop);
+  inner_.resize(pairs, inner, Floats::kDrop);
 }
 
+/// In the form that the job's down matrix reads: experts of one layer may differ.
 kernels::InnerActivations FeedForward::inner_of(const FeedForwardJob& job) {
-  return inner_.inner(job.first_pair);
+  return reads_floats(job.expert.down.type) ? inner_.inner_floats(job.first_pair)
+                                            : inner_.inner_bytes(job.first_pair);
 }
 
 void FeedForward::run_inner(std::span<const FeedForwardJob> jobs) {
+  for (const FeedForwardJob& job : jobs)
+    if (reads_floats(job.expert.down.type)) inner_.keep_floats();
   const std::vector<InnerTile> tiles = inner_tiles(jobs);
   for_each_item(team_, static_cast<int64_t>(tiles.size()), [&](int64_t i) {
     const InnerTile& tile = tiles[static_cast<size_t>(i)];

@@ -31,9 +31,8 @@ class FeedForward {
 
   /// What follows reads x and adds to out [tokens, hidden], which is zeroed here.
   void begin(const Activations& x, int64_t tokens, int64_t hidden, float* out);
-  /// The next jobs have `pairs` pairs in all, of `inner` hidden values each, and down matrices of
-  /// this type.
-  void begin_group(int64_t pairs, int64_t inner, kernels::BlockType down);
+  /// The next jobs have `pairs` pairs in all, of `inner` hidden values each.
+  void begin_group(int64_t pairs, int64_t inner);
   /// Runs jobs and adds their results at once.
   void run(std::span<const FeedForwardJob> jobs);
   /// Runs jobs and keeps each pair's result for add_kept(), which takes pairs * hidden floats.

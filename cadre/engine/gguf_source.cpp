@@ -7,6 +7,7 @@
 
 #include "cadre/base/error.h"
 #include "cadre/engine/architectures.h"
+#include "cadre/engine/expert_names.h"
 #include "cadre/engine/fingerprint.h"
 #include "cadre/engine/tokenizer_from_gguf.h"
 #include "cadre/formats/gguf.h"
@@ -120,6 +121,7 @@ class GgufSource : public TensorSource {
       throw FormatError("{}: tensor \"token_embd.weight\" must have two dimensions", where());
     }
     spec_.vocabulary = embedding.shape[0];
+    for (int64_t layer = 0; layer < spec_.layers; ++layer) read_expert_map(layer);
   }
 
   const ModelSpec& spec() const override { return spec_; }
@@ -162,10 +164,9 @@ class GgufSource : public TensorSource {
       check_stack(*stacked);
       return entry_of(*stacked, expert);
     }
-    const size_t tail = stacked_name.find("_exps.weight");
-    const std::string stem = stacked_name.substr(0, tail);
-    const std::string alone = fmt::format("{}.{}.weight", stem, expert);
+    const std::string alone = single_expert_name(stacked_name, stored_expert(stacked_name, expert));
     if (const SourceTensor* tensor = find(alone)) return *tensor;
+    const std::string stem = stacked_name.substr(0, stacked_name.find("_exps.weight"));
     const std::string block = stem.substr(0, stem.rfind('.'));
     if (const SourceTensor* fused = find(block + ".ffn_gate_up_exps.weight")) {
       check_stack(*fused);
@@ -175,6 +176,11 @@ class GgufSource : public TensorSource {
       if (half > 0 && stem.ends_with("ffn_up")) return slice_of(both, half, half);
     }
     throw FormatError("{}: tensor {} is missing", where(), quote(stacked_name));
+  }
+
+  std::vector<int32_t> integers(const std::string& name, int64_t) const override {
+    const auto found = expert_maps_.find(name);
+    return found == expert_maps_.end() ? std::vector<int32_t>() : found->second;
   }
 
   std::string fingerprint() const override {
@@ -192,6 +198,28 @@ class GgufSource : public TensorSource {
 
  private:
   const GgufReader& first() const { return readers_.front(); }
+
+  /// Merged experts: several of the router's experts are one stored expert.
+  void read_expert_map(int64_t layer) {
+    const std::string key = expert_map_key(layer);
+    if (!first().contains(key)) return;
+    std::vector<int32_t> map;
+    for (const int64_t expert : first().integers(key)) {
+      if (expert < 0 || expert >= spec_.experts)
+        throw FormatError("{}: {} names expert {} of {}", where(), key, expert, spec_.experts);
+      map.push_back(static_cast<int32_t>(expert));
+    }
+    if (static_cast<int64_t>(map.size()) != spec_.experts)
+      throw FormatError("{}: {} must name a stored expert for each of {}", where(), key,
+                        spec_.experts);
+    expert_maps_[fmt::format("blk.{}.ffn_exp_map", layer)] = std::move(map);
+  }
+
+  int64_t stored_expert(const std::string& stacked_name, int64_t expert) const {
+    const std::string layer = stacked_name.substr(0, stacked_name.find('.', 4));
+    const auto map = expert_maps_.find(layer + ".ffn_exp_map");
+    return map == expert_maps_.end() ? expert : map->second[static_cast<size_t>(expert)];
+  }
 
   void open_part(int part) {
     const MappedFile& map = maps_.emplace_back(files_[part]);
@@ -235,7 +263,8 @@ class GgufSource : public TensorSource {
   std::vector<MappedFile> maps_;
   std::vector<GgufReader> readers_;
   std::map<std::string, SourceTensor> tensors_;
-  std::map<std::string, std::string> unsupported_;  ///< name -> type
+  std::map<std::string, std::string> unsupported_;           ///< name -> type
+  std::map<std::string, std::vector<int32_t>> expert_maps_;  ///< by "blk.L.ffn_exp_map"
   ModelSpec spec_;
 };
 

@@ -12,6 +12,7 @@
 #include "cadre/base/error.h"
 #include "cadre/base/random.h"
 #include "cadre/base/units.h"
+#include "cadre/engine/expert_names.h"
 #include "cadre/engine/kv_cache.h"
 #include "cadre/engine/replay.h"
 
@@ -24,15 +25,6 @@ constexpr int64_t kProcessBytes = int64_t{40} << 20;
 constexpr int64_t kKeptOutputs = int64_t{16} << 20;
 /// The kernels read weights at about this share of the plain reading speed.
 constexpr double kKernelShare = 0.8;
-
-bool is_routed_expert(const std::string& name) {
-  if (!name.starts_with("blk.") || name.find(".ffn_") == std::string::npos) return false;
-  if (name.ends_with("_exps.weight")) return true;
-  const size_t tail = name.rfind(".weight");
-  if (tail == std::string::npos || tail == 0) return false;
-  const size_t dot = name.rfind('.', tail - 1);
-  return name.find_first_not_of("0123456789", dot + 1) == tail && tail > dot + 1;
-}
 
 int64_t tensor_bytes_in_memory(const SourceTensor& tensor, const PackedType& packed_type) {
   if (tensor.shape.size() < 2) {

@@ -63,7 +63,7 @@ kernels::PanelExpert MoeLayer::dense_expert(const FeedForwardWeights& weights) c
 void MoeLayer::run_dense(const FeedForwardWeights& weights, const Activations& x, int64_t tokens,
                          float* out) {
   feed_forward_.begin(x, tokens, spec_.hidden, out);
-  feed_forward_.begin_group(tokens, weights.gate.rows, weights.down.type);
+  feed_forward_.begin_group(tokens, weights.gate.rows);
   const FeedForwardJob job = {.expert = dense_expert(weights), .count = tokens};
   feed_forward_.run({&job, 1});
 }
@@ -223,7 +223,7 @@ void MoeLayer::run_shared(const LayerWeights& weights, Activations& x, int64_t t
     sigmoid(gates_.data(), tokens);
     job.weights = gates_.data();
   }
-  feed_forward_.begin_group(tokens, spec_.shared_intermediate, weights.dense.down.type);
+  feed_forward_.begin_group(tokens, spec_.shared_intermediate);
   feed_forward_.run({&job, 1});
 }
 
@@ -248,8 +248,7 @@ void MoeLayer::run_experts(int64_t layer, const LayerWeights& weights) {
   std::span<const int32_t> ready = provider_.take_ready();
   for (const int32_t index : ready) fill_job(layer, weights, index);
   const auto pairs = static_cast<int64_t>(pair_tokens_.size());
-  const kernels::BlockType down = jobs_[static_cast<size_t>(ready.front())].expert.down.type;
-  feed_forward_.begin_group(pairs, spec_.expert_intermediate, down);
+  feed_forward_.begin_group(pairs, spec_.expert_intermediate);
   if (ready.size() == jobs_.size()) {
     feed_forward_.run(jobs_);
     for (const int32_t index : ready) release(layer, index);

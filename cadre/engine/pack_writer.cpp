@@ -8,6 +8,7 @@
 
 #include "cadre/base/error.h"
 #include "cadre/engine/checksum.h"
+#include "cadre/engine/expert_names.h"
 #include "cadre/engine/file_reader.h"
 #include "cadre/engine/pack.h"
 #include "cadre/engine/tensor_source.h"
@@ -17,17 +18,6 @@ namespace cadre::engine {
 namespace {
 
 constexpr uint32_t kI8 = 24, kI32 = 26;
-
-/// An original's tensor that holds routed experts: their stack, or one matrix of an old file.
-bool is_expert_tensor(const std::string& name) {
-  if (!name.starts_with("blk.") || !name.ends_with(".weight")) return false;
-  if (name.ends_with("_exps.weight")) return true;
-  const std::string stem = name.substr(0, name.size() - std::string(".weight").size());
-  const size_t dot = stem.rfind('.');
-  const bool numbered =
-      dot + 1 < stem.size() && stem.find_first_not_of("0123456789", dot + 1) == std::string::npos;
-  return numbered && stem.find(".ffn_") != std::string::npos;
-}
 
 class PackWriter {
  public:
@@ -43,6 +33,9 @@ class PackWriter {
     for (const auto& file : source_->files()) readers_.emplace_back(file);
     if (is_pack(readers_.front())) throw UsageError("{}: is a pack already", path.string());
     files_ = find_expert_files(*source_);
+    if (!files_.mixed.empty())
+      throw UsageError("{}: experts of one layer have different types; a pack needs them alike",
+                       path.string());
     checksums_.resize(files_.grid.size());
   }
 
@@ -85,7 +78,7 @@ class PackWriter {
     std::vector<GgufTensorSpec> specs;
     for (const GgufReader& reader : readers_)
       for (const GgufTensor& tensor : reader.tensors()) {
-        if (is_expert_tensor(tensor.name)) continue;
+        if (is_routed_expert(tensor.name)) continue;
         trunk_.push_back(&tensor);
         specs.push_back({tensor.name, tensor.dims, tensor.type.id});
       }

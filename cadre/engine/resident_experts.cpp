@@ -39,7 +39,7 @@ ResidentExperts::ResidentExperts(const ExpertFiles& pack, ReadMethod method)
     if (pack.layers[static_cast<size_t>(layer)].bytes == 0) continue;
     for (int64_t e = 0; e < pack.grid.experts; ++e, slot += pack.slot_bytes()) {
       store.submit(pack.grid.id(layer, e), slot, ExpertStore::Priority::kDemand);
-      layers_[static_cast<size_t>(layer)].push_back(pack.panels(layer, slot));
+      layers_[static_cast<size_t>(layer)].push_back(pack.panels(pack.grid.id(layer, e), slot));
     }
   }
   while (store.pending() > 0) {

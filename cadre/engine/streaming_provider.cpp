@@ -45,7 +45,10 @@ int64_t least_streaming_bytes(const ExpertFiles& files) {
 }
 
 int64_t resident_bytes(const ExpertFiles& files) {
-  return files.count() * files.slot_bytes() + ExpertStore::buffer_bytes(files);
+  int64_t bytes = ExpertStore::buffer_bytes(files);
+  if (files.mixed.empty()) return bytes + files.count() * files.slot_bytes();
+  for (int64_t id = 0; id < files.grid.size(); ++id) bytes += files.layout_of(id).bytes;
+  return bytes;
 }
 
 SlotPlan plan_slots(const ExpertFiles& files, int64_t experts_used, int64_t memory) {
@@ -257,7 +260,8 @@ std::span<const int32_t> StreamingProvider::take_ready() {
 }
 
 ExpertPanels StreamingProvider::panels(int64_t layer, int32_t expert) const {
-  return files_.panels(layer, slot_data(files_.grid.id(layer, expert)));
+  const int64_t id = files_.grid.id(layer, expert);
+  return files_.panels(id, slot_data(id));
 }
 
 void StreamingProvider::release(int64_t layer, int32_t expert) {

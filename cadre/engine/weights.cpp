@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "cadre/base/error.h"
+#include "cadre/engine/expert_names.h"
 #include "cadre/engine/low_rank_experts.h"
 #include "cadre/engine/pack.h"
 #include "cadre/engine/router_kinds.h"
@@ -334,19 +335,12 @@ class Loader {
   /// Tensors that nothing asked for would mean another model than the one that runs here.
   void check_all_used() const {
     for (const std::string& name : source_.names()) {
-      if (used_.contains(name) || is_expert(name) || is_beyond_layers(name)) continue;
+      if (used_.contains(name) || is_beyond_layers(name)) continue;
+      if (spec_.experts > 0 && is_routed_expert(name)) continue;
       if (name.starts_with("cadre.")) continue;  // a pack's own
       throw FormatError("{}: tensor {} is not part of a {} model as known here", source_.where(),
                         quote(name), spec_.architecture);
     }
-  }
-
-  bool is_expert(const std::string& name) const {
-    if (spec_.experts == 0 || !name.starts_with("blk.") || !name.ends_with(".weight")) return false;
-    if (name.find(".ffn_") == std::string::npos) return false;
-    if (name.ends_with("_exps.weight")) return true;
-    const std::string stem = name.substr(0, name.size() - 7);
-    return stem.find_last_not_of("0123456789") == stem.rfind('.') && !stem.ends_with('.');
   }
 
   /// Layers that predict further tokens (nextn_predict_layers) are not run.

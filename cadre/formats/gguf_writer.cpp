@@ -119,40 +119,54 @@ struct GgufWriter::State {
   }
 };
 
+/// Keys and tensor table.
+struct GgufHead {
+  std::string text;
+  int64_t alignment = kDefaultAlignment;
+  int64_t tensor_bytes = 0;  ///< with the gaps between them
+
+  GgufHead(const GgufKeys& keys, const std::vector<GgufTensorSpec>& tensors) {
+    check_names(tensors);
+    text = "GGUF";
+    append(text, kVersion);
+    append(text, static_cast<uint64_t>(tensors.size()));
+    append(text, static_cast<uint64_t>(keys.entries_.size()));
+    for (const GgufKeys::Entry& entry : keys.entries_) {
+      append_text(text, entry.key);
+      append(text, static_cast<uint32_t>(entry.type));
+      text += entry.bytes;
+      if (entry.key != kAlignmentKey) continue;
+      uint32_t stated = 0;
+      if (entry.type == GgufType::kU32) std::memcpy(&stated, entry.bytes.data(), sizeof(stated));
+      if (!std::has_single_bit(stated) || stated > kMaxAlignment)
+        throw UsageError("GGUF: {} must be a power of two up to 2^20, as a u32", kAlignmentKey);
+      alignment = stated;
+    }
+    for (const GgufTensorSpec& tensor : tensors) {
+      const int64_t bytes = cadre::tensor_bytes(tensor);
+      append_text(text, tensor.name);
+      append(text, static_cast<uint32_t>(tensor.dims.size()));
+      for (const int64_t dim : tensor.dims) append(text, dim);
+      append(text, tensor.type);
+      append(text, tensor_bytes);
+      if (__builtin_add_overflow(tensor_bytes, padded(bytes, alignment), &tensor_bytes))
+        throw UsageError("GGUF: the tensors' sizes overflow");
+    }
+  }
+};
+
+int64_t gguf_bytes(const GgufKeys& keys, const std::vector<GgufTensorSpec>& tensors) {
+  const GgufHead head(keys, tensors);
+  return padded(static_cast<int64_t>(head.text.size()), head.alignment) + head.tensor_bytes;
+}
+
 GgufWriter::GgufWriter(const std::filesystem::path& path, const GgufKeys& keys,
                        std::vector<GgufTensorSpec> tensors) {
-  check_names(tensors);
-  int64_t alignment = kDefaultAlignment;
-  std::string header = "GGUF";
-  append(header, kVersion);
-  append(header, static_cast<uint64_t>(tensors.size()));
-  append(header, static_cast<uint64_t>(keys.entries_.size()));
-  for (const GgufKeys::Entry& entry : keys.entries_) {
-    append_text(header, entry.key);
-    append(header, static_cast<uint32_t>(entry.type));
-    header += entry.bytes;
-    if (entry.key != kAlignmentKey) continue;
-    uint32_t stated = 0;
-    if (entry.type == GgufType::kU32) std::memcpy(&stated, entry.bytes.data(), sizeof(stated));
-    if (!std::has_single_bit(stated) || stated > kMaxAlignment)
-      throw UsageError("GGUF: {} must be a power of two up to 2^20, as a u32", kAlignmentKey);
-    alignment = stated;
-  }
-  int64_t offset = 0;
-  for (const GgufTensorSpec& tensor : tensors) {
-    const int64_t bytes = tensor_bytes(tensor);
-    append_text(header, tensor.name);
-    append(header, static_cast<uint32_t>(tensor.dims.size()));
-    for (const int64_t dim : tensor.dims) append(header, dim);
-    append(header, tensor.type);
-    append(header, offset);
-    if (__builtin_add_overflow(offset, padded(bytes, alignment), &offset))
-      throw UsageError("GGUF: the tensors' sizes overflow");
-  }
+  const GgufHead head(keys, tensors);
   state_ = std::make_unique<State>(path, std::move(tensors));
-  state_->alignment = alignment;
-  state_->file.write(header);
-  state_->pad(static_cast<int64_t>(header.size()));
+  state_->alignment = head.alignment;
+  state_->file.write(head.text);
+  state_->pad(static_cast<int64_t>(head.text.size()));
   state_->settle();
 }
 

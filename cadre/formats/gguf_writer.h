@@ -49,7 +49,7 @@ class GgufKeys {
   void remove(const std::string& key);
 
  private:
-  friend class GgufWriter;
+  friend struct GgufHead;
   struct Entry {
     std::string key;
     GgufType type;
@@ -105,6 +105,9 @@ class GgufWriter {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+/// Size of the file that a GgufWriter of these would write. Throws as its constructor does.
+int64_t gguf_bytes(const GgufKeys& keys, const std::vector<GgufTensorSpec>& tensors);
 
 /// Bytes of a tensor. Throws UsageError as GgufWriter's constructor does.
 int64_t tensor_bytes(const GgufTensorSpec& tensor);

@@ -95,5 +95,30 @@ TEST_F(ReshapeVerbs, SaysWhatIsWrongInOneLine) {
   expect_one_line({"reshape", at("plan.toml"), "--out", at("bad")}, "did you mean copy?");
 }
 
+TEST_F(ReshapeVerbs, CompressKeepsToItsBytesAndTheModelRuns) {
+  write_file(folder_ / "text", "the quick brown fox jumps over the lazy dog");
+  const int64_t budget = 60000;
+  const ProgramResult result =
+      run_cadre({"compress", at("a"), "--to-bytes", std::to_string(budget), "--out",
+                 at("small.gguf"), "--text", at("text"), "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_LE(std::filesystem::file_size(folder_ / "small.gguf"), static_cast<uint64_t>(budget));
+  const json report = json::parse(result.out);
+  EXPECT_LT(report["total"]["bytes_after"], report["total"]["bytes_before"]);
+  EXPECT_LT(report["total"]["relative_error"], 0.2);
+  EXPECT_GT(report["perplexity"]["after"], 1);
+}
+
+TEST_F(ReshapeVerbs, CompressSaysTheLeastAndLeavesNothing) {
+  expect_one_line({"compress", at("a"), "--to-bytes", "1000", "--out", at("bad.gguf")},
+                  "are the least");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "bad.gguf"));
+  expect_one_line({"compress", at("a"), "--to-bytes", "much", "--out", at("bad.gguf")}, "much");
+  expect_one_line({"compress", at("a"), "--to-bytes", "1MiB", "--out", at("bad")}, ".gguf");
+  expect_one_line(
+      {"compress", at("a"), "--to-bytes", "1MiB", "--rank", "4", "--out", at("bad.gguf")},
+      "--rank");
+}
+
 }  // namespace
 }  // namespace cadre

@@ -27,19 +27,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr int64_t kMiB = 1 << 20;
 
-double perplexity_of(const std::string& model, const ReshapeCommand& options, int threads) {
-  EngineOptions engine = {.model = model};
-  engine.context = options.context;
-  const auto opened = open_model(engine, threads);
-  const Tokenizer& tokenizer = opened->tokenizer();
-  const auto tokens =
-      engine::read_text_frame(model, tokenizer).encode(tokenizer, read_text(options.text));
-  engine::EngineSequences sequences(opened);
-  return engine::measure_perplexity(sequences, tokens,
-                                    {.context = context_of(engine, opened->spec())})
-      .perplexity();
-}
-
 struct Perplexities {
   std::optional<double> before, after;
 };
@@ -128,6 +115,19 @@ std::string help_of(const ParamSpec& spec) {
 
 }  // namespace
 
+double perplexity_of(const std::string& path, const ReshapeCommand& options, int threads) {
+  EngineOptions engine = {.model = path};
+  engine.context = options.context;
+  const auto opened = open_model(engine, threads);
+  const Tokenizer& tokenizer = opened->tokenizer();
+  const auto tokens =
+      engine::read_text_frame(path, tokenizer).encode(tokenizer, read_text(options.text));
+  engine::EngineSequences sequences(opened);
+  return engine::measure_perplexity(sequences, tokens,
+                                    {.context = context_of(engine, opened->spec())})
+      .perplexity();
+}
+
 void add_reshape_options(CommandLine& line, ReshapeCommand& options) {
   line.add(kOutputGroup, "--out", options.out, "Folder to write, or GGUF file (NAME.gguf)")
       ->required();
@@ -171,34 +171,47 @@ int run_reshape(const std::string& verb, const reshape::PlanFile& plan,
   return 0;
 }
 
-int run_op_verb(const std::string& verb, const std::string& op_name, int argc, char** argv,
-                const std::string& more) {
-  const reshape::OpInfo& op = reshape::op_named(op_name);
-  ReshapeCommand options;
-  std::vector<std::string> inputs;
-  std::string stats;
-  std::map<std::string, std::vector<std::string>> given;
-  CommandLine line(verb, more);
-  line.add("model", "inputs", inputs, "Checkpoint folders, or GGUF files")->required();
-  for (const ParamSpec& spec : op.params) {
+OpCommand::OpCommand(const std::string& op) : op_(reshape::op_named(op)) {}
+
+void OpCommand::add_options(CommandLine& line) {
+  line.add("model", "inputs", inputs_, "Checkpoint folders, or GGUF files")->required();
+  for (const ParamSpec& spec : op_.params) {
     CLI::Option* option =
-        line.app().add_option(flag_of(spec), given[spec.name], help_of(spec))->group("operation");
+        line.app().add_option(flag_of(spec), given_[spec.name], help_of(spec))->group("operation");
     option->allow_extra_args(false);
     if (is_list(spec))
       option->delimiter(',');
     else
       option->take_last();
   }
-  line.add("operation", "--stats", stats, "Statistics of the model, from cadre calibrate");
-  add_reshape_options(line, options);
-  if (const auto done = line.parse(argc, argv)) return *done;
+  line.add("operation", "--stats", stats_, "Statistics of the model, from cadre calibrate");
+  add_reshape_options(line, options_);
+}
 
+int OpCommand::run(const std::string& verb, int threads) const {
   nlohmann::json parameters = nlohmann::json::object();
-  for (const ParamSpec& spec : op.params)
-    if (!given[spec.name].empty()) parameters[spec.name] = value_of(spec, given[spec.name]);
-  reshape::PlanStep step = reshape::plan_step(op.name, inputs, parameters, verb);
-  step.stats = stats;
-  return run_reshape(verb, {.steps = {std::move(step)}}, options, line.threads());
+  for (const ParamSpec& spec : op_.params) {
+    const auto& texts = given_.at(spec.name);
+    if (!texts.empty()) parameters[spec.name] = value_of(spec, texts);
+  }
+  reshape::PlanStep step = reshape::plan_step(op_.name, inputs_, parameters, verb);
+  step.stats = stats_;
+  return run_reshape(verb, {.steps = {std::move(step)}}, options_, threads);
+}
+
+std::vector<std::string> OpCommand::flags() const {
+  std::vector<std::string> flags;
+  for (const ParamSpec& spec : op_.params) flags.push_back(flag_of(spec));
+  return flags;
+}
+
+int run_op_verb(const std::string& verb, const std::string& op_name, int argc, char** argv,
+                const std::string& more) {
+  OpCommand command(op_name);
+  CommandLine line(verb, more);
+  command.add_options(line);
+  if (const auto done = line.parse(argc, argv)) return *done;
+  return command.run(verb, line.threads());
 }
 
 }  // namespace cadre

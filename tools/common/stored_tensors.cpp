@@ -68,6 +68,9 @@ void print_stored(const std::vector<StoredTensor>& tensors, const StoredReport& 
     json["total"] = json_of(total);
     for (const auto& [role, sums] : roles) json["roles"][role] = json_of(sums);
     json["notes"] = report.notes;
+    if (report.perplexity)
+      json["perplexity"] = {{"before", report.perplexity->first},
+                            {"after", report.perplexity->second}};
     std::cout << pretty(json);
     return;
   }
@@ -78,6 +81,9 @@ void print_stored(const std::vector<StoredTensor>& tensors, const StoredReport& 
             << fmt::format(
                    "wrote {}: {}\n", report.output.string(),
                    size_text(static_cast<int64_t>(std::filesystem::file_size(report.output))));
+  if (report.perplexity)
+    std::cout << fmt::format("perplexity {:.4f} before, {:.4f} after\n", report.perplexity->first,
+                             report.perplexity->second);
 }
 
 void print_notes(const std::vector<std::string>& notes) {

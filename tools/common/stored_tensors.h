@@ -3,7 +3,9 @@
 /// What convert and quantize show.
 
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cadre/base/progress.h"
@@ -15,6 +17,7 @@ struct StoredReport {
   std::filesystem::path input, output;
   std::vector<std::string> notes;
   bool json = false;
+  std::optional<std::pair<double, double>> perplexity = {};  ///< before and after, if measured
 };
 /// Sizes before and after, types and relative error (root of squared error over squared sum) by
 /// role, on stdout.

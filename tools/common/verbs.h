@@ -44,7 +44,8 @@ inline constexpr std::array kVerbs = {
     Verb{"calibrate", "collect what a model does on texts, for merging and pruning"},
     Verb{"merge-experts", "merge a model's experts into fewer, guided by its router"},
     Verb{"prune", "drop the experts that matter least"},
-    Verb{"compress", "store experts as low rank plus a few whole rows"},
+    Verb{"compress",
+         "store experts as low rank plus a few whole rows, or a model in so many bytes"},
     Verb{"tokenizer", "train a byte-level BPE tokenizer, encode and decode"},
 };
 
