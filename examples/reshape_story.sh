@@ -64,9 +64,11 @@ rm -f "$out/stages"
 stage dense "$model"
 made "$out/upcycled" "$cadre" upcycle "$model" --copies 8 --used 2 --noise 0.1 --out "$out/upcycled"
 stage upcycled "$out/upcycled"
-made "$out/run/model/config.json" "$cadre" train --from "$out/upcycled" --out "$out/run" \
-  --steps "$steps" --batch 4 --length 256 --lr 0.001 --warmup-steps 20 --balance 0.02 \
-  --max-domain-mib 8 --threads "$threads"
+train() {
+  made "$2/model/config.json" "$cadre" train --from "$1" --out "$2" --steps "$steps" --batch 4 \
+    --length 256 --lr 0.001 --warmup-steps 20 --balance 0.02 --max-domain-mib 8 --threads "$threads"
+}
+train "$out/upcycled" "$out/run"
 stage trained "$out/run/model"
 # shellcheck disable=SC2086
 made "$out/statistics" "$cadre" calibrate "$out/run/model" $calibration --out "$out/statistics" \
@@ -77,13 +79,16 @@ stage merged "$out/merged"
 made "$out/small.gguf" "$cadre" compress "$out/merged" --stats "$out/statistics" \
   --to-bytes "$(($(bytes_of "$out/merged") / 5))" --out "$out/small.gguf" --threads "$threads"
 stage compressed "$out/small.gguf"
+# What the same training makes of the dense model itself: the measure of what experts are worth.
+train "$model" "$out/twin"
+stage dense-trained "$out/twin/model"
 
 awk 'BEGIN { print "| stage | MiB | loss | tokens/s |\n|---|---|---|---|" }
      { printf "| %s | %.2f | %.4f | %.0f |\n", $1, $2 / 1048576, $3, $4 }' "$out/stages" >"$out/story.md"
 cat "$out/story.md"
 if command -v gnuplot >/dev/null; then
   gnuplot <<EOF
-set terminal svg size 720,360 font "sans-serif,13"
+set terminal svg size 720,360 font "sans-serif,13" background "white"
 set output "$out/story.svg"
 set style data histograms
 set style fill solid 0.8

@@ -68,7 +68,7 @@ TEST_F(QuantizeToBudget, MixedExpertsRunInMemoryAndFromDisk) {
     stored(plan);
     if (expert_bits(plan).size() == 8) ++mixed;
     const std::vector<float> small = logits_of(folder_ / "small.gguf");
-    EXPECT_LT(difference(small, exact), 0.2);
+    EXPECT_LT(difference(small, exact), 0.7);
     engine::ModelOptions options;
     options.threads = 1;
     options.expert_memory = int64_t{1} << 18;

@@ -97,7 +97,7 @@ TEST_F(ReshapeVerbs, SaysWhatIsWrongInOneLine) {
 
 TEST_F(ReshapeVerbs, CompressKeepsToItsBytesAndTheModelRuns) {
   write_file(folder_ / "text", "the quick brown fox jumps over the lazy dog");
-  const int64_t budget = 60000;
+  const int64_t budget = 90000;
   const ProgramResult result =
       run_cadre({"compress", at("a"), "--to-bytes", std::to_string(budget), "--out",
                  at("small.gguf"), "--text", at("text"), "--json"});
