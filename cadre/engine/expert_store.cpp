@@ -255,15 +255,15 @@ void ExpertStore::take_result(const FileReadResult& result) {
 /// Stored rows become panels, shared out over the team: at the disk's speed one thread would be the
 /// slower of the two.
 void ExpertStore::repack(const Job& job) {
-  const LayerLayout& layer = files_.layers[files_.grid.layer_of(job.id)];
+  const LayerLayout& layer = files_.layout_of(job.id);
   const int threads = options_.team == nullptr ? 1 : options_.team->threads();
   const auto share = [&](int thread) {
     for (size_t m = 0; m < kExpertMatrices; ++m) {
       const MatrixLayout& matrix = layer.matrices[m];
       const int64_t panels = (matrix.rows + kernels::kPanelRows - 1) / kernels::kPanelRows;
       const Range range = share_of(panels, 1, thread, threads);
-      pack_rows({matrix.stored, matrix.rows, matrix.columns, job.parts[m].bytes()}, matrix.type,
-                range.begin, range.end - range.begin, job.slot + matrix.offset);
+      pack_rows({matrix.stored, matrix.rows, matrix.columns, job.parts[m].bytes(), matrix.steps},
+                matrix.type, range.begin, range.end - range.begin, job.slot + matrix.offset);
     }
   };
   if (threads == 1) return share(0);
